@@ -1,0 +1,145 @@
+"""The Keras callback: `fit` continues where it was interrupted.
+
+Invariant: an adapter. What Keras calls is handed to `Training`; nothing is
+decided or written here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from colab_keras_bg.callbacks.fit_loop import FitLoop
+from colab_keras_bg.callbacks.training import Training
+from colab_keras_bg.checkpoint.policies import SavePolicy
+from colab_keras_bg.run import Run, open_run
+
+__all__ = ["BackupAndRestore"]
+
+
+class BackupAndRestore(keras.callbacks.Callback):  # type: ignore[misc]
+    """Backs up a training and restores it exactly.
+
+    A drop-in for `keras.callbacks.BackupAndRestore`: run the same program
+    again after an interruption, and `fit` goes on at the batch after the last
+    save. Differences:
+
+    * The batch, the optimizer, metrics, random state, `History` and the data's
+      position are restored, so the result is that of an uninterrupted run.
+    * Each save is a new checkpoint, committed when it is whole; the newest two
+      are kept, so `double_checkpoint` changes nothing. A damaged one is passed
+      over, with a message.
+    * The backup is kept when `fit` ends, and marked done: running the program
+      again trains nothing and returns the whole history. With
+      `delete_checkpoint=True` it is deleted, and only our own files are.
+    * Saving happens in the background, after all other callbacks have seen
+      the step or the epoch's end, wherever this one stands in the list.
+    * `save_freq` also takes a time (`"10m"`) and `"auto"`; `False` is refused.
+    * The model need not be built before `fit`.
+
+    Example:
+        ```python
+        model.fit(x, y, epochs=10, callbacks=[bg.BackupAndRestore("backup")])
+        ```
+    """
+
+    def __init__(
+        self,
+        backup_dir: str | os.PathLike[str] | Run,
+        save_freq: str | int | SavePolicy = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = False,
+        *,
+        keep_last: int = 2,
+        keep_every: int | None = None,
+    ) -> None:
+        """Checks the arguments; nothing is touched before `fit`.
+
+        Args:
+            backup_dir: The run directory, or an open `Run`.
+            save_freq: `"epoch"`, a number of batches, a time such as `"30s"`
+                or `"10m"`, or `"auto"`.
+            double_checkpoint: Accepted as in Keras; two are always kept.
+            delete_checkpoint: Whether to delete the backup when `fit` ends.
+            keep_last: How many of the newest checkpoints are kept, 2 or more.
+            keep_every: Besides, keep a checkpoint in each stretch of this
+                many steps for good.
+
+        Raises:
+            UsageError: If an argument cannot be meant (a `ValueError`).
+        """
+        super().__init__()
+        self._given = backup_dir if isinstance(backup_dir, Run) else None
+        self._settings: dict[str, Any] = {
+            "save_freq": save_freq,
+            "keep_last": keep_last,
+            "keep_every": keep_every,
+        }
+        if self._given is None:
+            Run(backup_dir, **self._settings)  # Bad arguments fail here.
+        self.backup_dir = (
+            str(backup_dir.path) if isinstance(backup_dir, Run) else backup_dir
+        )
+        self.save_freq = save_freq
+        self.double_checkpoint = double_checkpoint
+        self.delete_checkpoint = delete_checkpoint
+        self._run: Run | None = None
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Opens the run and puts this `fit` under its protection."""
+        loop = FitLoop.running(self)
+        run = self._given
+        if run is None:
+            run = open_run(self.backup_dir, **self._settings)
+        run.open()
+        # `self.model` would copy the whole state on JAX.
+        training = Training(run, self._model, loop)
+        loop.call_last(
+            _Last(
+                training,
+                run,
+                closes=run is not self._given,
+                deletes=self.delete_checkpoint,
+            )
+        )
+
+
+class _Last(keras.callbacks.Callback):  # type: ignore[misc]
+    """Stands behind all other callbacks of one `fit`."""
+
+    def __init__(
+        self, training: Training, run: Run, *, closes: bool, deletes: bool
+    ) -> None:
+        super().__init__()
+        self._training, self._run = training, run
+        self._closes, self._deletes = closes, deletes
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        try:
+            self._training.begin()
+        except BaseException as error:
+            if self._closes:
+                self._run.close(reason=f"{type(error).__name__}: {error}"[:500])
+            raise
+
+    def on_epoch_begin(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        self._training.epoch_begins(epoch)
+
+    def on_epoch_end(
+        self, epoch: int, logs: Mapping[str, Any] | None = None
+    ) -> None:
+        self._training.epoch_ends(epoch, logs)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._training.end()
+        if self._deletes:
+            self._run.delete_checkpoints()
+        if self._closes:
+            if not self._deletes:
+                self._run.mark_done("fit ended")
+            self._run.close(reason="fit ended", exit_status=0)

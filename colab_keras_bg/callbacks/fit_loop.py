@@ -1,0 +1,106 @@
+"""Keras' loop of one running `fit`: its callbacks and its epochs.
+
+Invariant: this is the one place that knows how `fit` is built inside. It is
+found from a callback's own `on_train_begin`, up the call stack, because Keras
+hands neither to callbacks; everything it changes is on objects that live as
+long as that one `fit`, so that a `fit` that raises leaves nothing behind.
+
+Read in Keras 3.10 to 3.15: `fit` holds `epoch_iterator`, whose `__iter__`
+calls `_enumerate_iterator`, a generator of turns `(begin_step, [end_step,]
+iterator)`. Code in a generator between two turns runs when every callback has
+seen the finished step and the data has not moved: the place to save.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+__all__ = ["FitLoop", "Turns"]
+
+Turns = Iterator[tuple[Any, ...]]
+
+
+class FitLoop:
+    """The running `fit` that a callback belongs to."""
+
+    def __init__(self, callback_list: Any, epoch_iterator: Any) -> None:
+        """See `running`."""
+        self.callback_list = callback_list
+        self.epoch_iterator = epoch_iterator
+
+    @classmethod
+    def running(cls, callback: keras.callbacks.Callback) -> FitLoop:
+        """Finds the `fit` whose `on_train_begin` is being called.
+
+        Args:
+            callback: A callback in its list.
+
+        Raises:
+            RuntimeError: If no `fit` of Keras is calling.
+        """
+        callback_list = None
+        frame = sys._getframe(1)
+        while frame is not None:
+            names = frame.f_locals
+            owner = names.get("self")
+            if isinstance(owner, keras.callbacks.CallbackList):
+                if any(known is callback for known in owner.callbacks):
+                    callback_list = owner
+            found = names.get("epoch_iterator")
+            if callback_list is not None and hasattr(
+                found, "_enumerate_iterator"
+            ):
+                return cls(callback_list, found)
+            frame = frame.f_back
+        raise RuntimeError(
+            "This callback works inside `model.fit`, and no `fit` was found "
+            f"above it (Keras {keras.__version__}). In a training loop of "
+            "your own, save with `bg.Run` instead."
+        )
+
+    def wrap_turns(self, wrapper: Callable[[Callable[[], Turns]], Turns]) -> None:
+        """Puts a generator around the turns of each epoch.
+
+        Args:
+            wrapper: Is given the function that begins an epoch's turns, and
+                yields those that `fit` is to see.
+        """
+        original = self.epoch_iterator._enumerate_iterator
+        self.epoch_iterator._enumerate_iterator = lambda: wrapper(original)
+
+    def call_last(self, callback: keras.callbacks.Callback) -> None:
+        """Adds a callback behind all others, `History` and progress too.
+
+        May be called from within `on_train_begin`: Keras then calls the new
+        one's, too.
+        """
+        callback.set_params(self.callback_list.params)
+        callback.set_model(self.callback_list._model)
+        self.callback_list.callbacks[:] = [
+            known
+            for known in self.callback_list.callbacks
+            if type(known) is not type(callback)
+        ] + [callback]
+
+    @property
+    def history(self) -> keras.callbacks.History | None:
+        """The `History` that `fit` returns."""
+        history: keras.callbacks.History | None = self.callback_list._history
+        return history
+
+    def batches_of_turn(self, turn: tuple[Any, ...], *, most: int) -> int:
+        """How many batches a turn trains on.
+
+        Args:
+            turn: What the loop yielded.
+            most: `steps_per_execution`.
+        """
+        known = self.epoch_iterator._num_batches
+        per_epoch = self.epoch_iterator.steps_per_epoch
+        if known is None or per_epoch is not None:
+            return most
+        return max(1, min(most, int(known) - int(turn[0])))

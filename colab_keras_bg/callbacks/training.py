@@ -1,0 +1,383 @@
+"""One `fit` under a run's protection: exact resume inside plain `model.fit`.
+
+Invariant: between two training steps everything that the rest of the training
+depends on is in the checkpoint; and what is put back is put back after every
+other callback and Keras itself have set their beginnings, right before it is
+used. Other callbacks never see a batch that is skipped.
+
+The order of putting back, and why:
+
+1. after every `on_train_begin` (they reset what they keep): variables,
+   `History`, random state; `_initial_epoch` picks the epoch.
+2. after every `on_epoch_begin` of an epoch that was left in the middle (Keras
+   has reset the metrics; a scheduler has set its learning rate again):
+   variables once more, metrics among them.
+3. in the epoch's loop: the data's iterator, then the turns that were done are
+   dropped, then the random state, right before the first new batch.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
+from colab_keras_bg.checkpoint.store import Checkpoint
+from colab_keras_bg.data.sources import source_of
+from colab_keras_bg.errors import FingerprintMismatchError
+from colab_keras_bg.journal.announce import say
+from colab_keras_bg.run import Run
+from colab_keras_bg.tensor import LazyTensor
+from colab_keras_bg.training_state import (
+    build,
+    random_state,
+    snapshot,
+)
+from colab_keras_bg.training_state.fingerprint import (
+    differences,
+    fingerprint,
+    optimizer_fingerprint,
+)
+from colab_keras_bg.training_state.plain import plain
+from colab_keras_bg.training_state.position import Position
+from colab_keras_bg.training_state.variables import training_variables
+
+__all__ = ["Training"]
+
+# How many `fit` calls each model has come through in this process, by run: a
+# second `fit` of the same model is the next part of the same run.
+_fits_done: weakref.WeakKeyDictionary[Any, dict[str, int]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class Training:
+    """Carries one `fit` from its first batch, or a later one, to its end."""
+
+    def __init__(self, run: Run, model: Any, loop: FitLoop) -> None:
+        """Takes a `fit` that is calling `on_train_begin`.
+
+        Args:
+            run: An open run.
+            model: The model being fitted.
+            loop: Its loop.
+        """
+        self._run = run
+        self._model = model
+        self._loop = loop
+        self._source = source_of(loop.epoch_iterator)
+        self._fit = _fits_done.get(model, {}).get(str(run.path), 0)
+        self._epochs = int(loop.callback_list.params["epochs"])
+        self._optimizers_at_start = optimizer_fingerprint(model)
+        self._fingerprint: dict[str, Any] | None = None
+        self._resume: Checkpoint | None = None
+        self._position = self._new_position()
+        self._open_turn = 0
+
+    # The hooks, in the order in which Keras calls them.
+
+    def begin(self) -> None:
+        """After every callback's `on_train_begin`.
+
+        Raises:
+            FingerprintMismatchError: If the checkpoint belongs to another
+                model or optimizer.
+            NoUsableCheckpointError: If there are checkpoints and none
+                verifies.
+        """
+        found = self._checkpoint()
+        if found is None:
+            self._run.go_on_from(self._position.step, epoch=0)
+            self._run.training_begins()
+        else:
+            self._put_back(found)
+        self._loop.wrap_turns(self._turns)
+
+    def epoch_begins(self, epoch: int) -> None:
+        """After every callback's `on_epoch_begin`."""
+        self._model._initial_epoch = None  # Keras reads and never clears it.
+        resumed = self._resumed_in(epoch)
+        if resumed is not None and resumed.turns:
+            self._assign()
+        else:
+            self._position = self._at(epoch=epoch, batch=0, turns=0)
+        self._source.epoch_begins(epoch, batch=self._position.batch)
+        self._run.at_step(self._position.step, epoch=epoch)
+
+    def epoch_ends(self, epoch: int, logs: Mapping[str, Any] | None) -> None:
+        """After every callback's `on_epoch_end`."""
+        stopping = bool(self._model.stop_training)
+        if self._open_turn and stopping:
+            self._count(self._open_turn)  # The loop was left by `break`.
+        self._open_turn = 0
+        self._run.report(plain(logs or {}), epoch=epoch)
+        last = stopping or epoch + 1 >= self._epochs
+        self._position = self._at(
+            epoch=epoch + 1, batch=0, turns=0, stopped=stopping
+        )
+        if self._run.save_is_due(epoch_ended=True) or last:
+            self._save(iterator=None)
+
+    def end(self) -> None:
+        """After every callback's `on_train_end`."""
+        self._model._initial_epoch = None
+        final = self._resume
+        if final is not None and self._position.finished:
+            self._assign()  # Keras and callbacks have ended it once more.
+        else:
+            self._position = self._at(
+                epoch=self._position.epoch, batch=0, turns=0, finished=True
+            )
+            self._run.wait_for_save()
+            self._run.save_final(self._tensors(), self._state({}))
+        self._resume = None
+        _fits_done.setdefault(self._model, {})[str(self._run.path)] = (
+            self._fit + 1
+        )
+
+    # Going on from a checkpoint.
+
+    def _checkpoint(self) -> Checkpoint | None:
+        """The checkpoint that this `fit` goes on from."""
+        newest = self._run.newest_checkpoint()
+        if newest is None:
+            return None
+        position = Position.from_json(newest.state["position"])
+        if position.fit < self._fit:  # This fit has not saved yet.
+            self._position = self._new_position(step=position.step)
+            return None
+        final = self._run.final_checkpoint(self._fit)
+        if position.fit > self._fit:
+            return final if final is not None else newest
+        if final is not None and final.step == position.step:
+            ended = Position.from_json(final.state["position"])
+            if ended.epochs == self._epochs or (
+                self._epochs < ended.epochs and not ended.stopped
+            ):
+                return final
+            say(
+                f"this fit had ended at epoch {ended.epoch} of {ended.epochs}"
+                f"; going on to epoch {self._epochs}"
+            )
+        return newest
+
+    def _put_back(self, found: Checkpoint) -> None:
+        position = Position.from_json(found.state["position"])
+        self._resume, self._position = found, position
+        build.build(self._model, self._loop.epoch_iterator, found.state)
+        self._check_fingerprint(found)
+        self._check_honesty(position, found)
+        self._assign()
+        self._run.go_on_from(position.step, epoch=position.epoch)
+        history = self._loop.history
+        if history is not None:
+            history.epoch = list(found.state["history"]["epoch"])
+            history.history = {
+                name: list(values)
+                for name, values in found.state["history"]["values"].items()
+            }
+        random_state.apply(found.state["random"])
+        ended = position.finished or (
+            position.stopped and position.epochs == self._epochs
+        )
+        if ended or position.epoch >= self._epochs:
+            self._model._initial_epoch = self._epochs
+            say(
+                f"this fit had ended at step {position.step}; nothing is "
+                "trained again"
+            )
+            return
+        self._model._initial_epoch = position.epoch
+        self._run.training_begins()
+        say(
+            f"continuing from step {position.step} (epoch "
+            f"{position.epoch + 1} of {self._epochs}, batch {position.batch})"
+        )
+
+    def _check_fingerprint(self, found: Checkpoint) -> None:
+        then = found.state["fingerprint"]
+        self._fingerprint = self._present_fingerprint()
+        differing = differences(then["model"], self._fingerprint["model"])
+        if differing:
+            raise FingerprintMismatchError(
+                str(self._run.path), differences=differing
+            )
+        for changed in differences(
+            {"layers": then["data"]},
+            {"layers": self._fingerprint["data"]},
+        ):
+            say(
+                f"the data is not what it was ({changed}): the run goes on "
+                "from the same step, but not exactly as before. Give it the "
+                "same data to be exact."
+            )
+
+    def _check_honesty(self, position: Position, found: Checkpoint) -> None:
+        now = self._model.steps_per_execution
+        if position.steps_per_execution != now and position.turns:
+            turns, left = divmod(position.batch, now)
+            say(
+                f"steps_per_execution was {position.steps_per_execution} and "
+                f"is {now} now: the run goes on from the same step, but "
+                "callbacks see other batch numbers. Compile with "
+                f"steps_per_execution={position.steps_per_execution} to be "
+                "exact."
+            )
+            self._position = self._at(
+                epoch=position.epoch,
+                batch=position.batch,
+                turns=turns + bool(left),
+            )
+
+    def _assign(self) -> None:
+        if self._resume is not None:
+            snapshot.assign(self._variables(), self._resume.tensors)
+
+    def _resumed_in(self, epoch: int) -> Position | None:
+        if self._resume is None or self._position.finished:
+            return None
+        return self._position if self._position.epoch == epoch else None
+
+    # The turns of an epoch.
+
+    def _turns(self, original: Callable[[], Turns]) -> Turns:
+        """The turns of one epoch that are still to be trained."""
+        found, self._resume = self._resume, None
+        skip = self._position.turns
+        loop_state = found.state["loop"] if found else {}
+        keras_iterator = self._loop.epoch_iterator
+        if found is not None:
+            keras_iterator._num_batches = loop_state["num_batches"]
+            if not skip:
+                self._put_data_back(found, None)
+                keras_iterator._steps_seen = loop_state["steps_seen"]
+        for index, turn in enumerate(original()):
+            if index < skip:
+                if index == 0 and found is not None:
+                    self._put_data_back(found, turn[-1])
+                continue
+            if index == skip and found is not None:
+                if skip:
+                    # The loop has counted the coming turn, and those before
+                    # it in this epoch only.
+                    keras_iterator._steps_seen = (
+                        loop_state["steps_seen"]
+                        + self._model.steps_per_execution
+                    )
+                    random_state.apply(found.state["random"])
+                found = None
+            elif index and self._run.save_is_due():
+                self._save(iterator=turn[-1], steps_ahead=True)
+            self._open_turn = self._loop.batches_of_turn(
+                turn, most=self._model.steps_per_execution
+            )
+            yield turn
+            self._count(self._open_turn)
+
+    def _put_data_back(self, found: Checkpoint, iterator: Any) -> None:
+        self._source.put_back(
+            iterator,
+            found.state["data"],
+            found.tensors,
+            batches=self._position.batch,
+        )
+
+    def _count(self, batches: int) -> None:
+        position = self._position
+        self._open_turn = 0
+        self._position = Position(
+            **{
+                **position.to_json(),
+                "step": position.step + batches,
+                "batch": position.batch + batches,
+                "turns": position.turns + 1,
+            }
+        )
+        self._run.at_step(self._position.step, epoch=position.epoch)
+
+    # Saving.
+
+    def _save(self, *, iterator: Any, steps_ahead: bool = False) -> None:
+        self._run.wait_for_save()
+        data, arrays = self._source.state(iterator)
+        tensors = self._tensors()
+        for key, array in arrays.items():
+            tensors[key] = LazyTensor.of(array)
+        self._run.save(tensors, self._state(data, steps_ahead=steps_ahead))
+
+    def _tensors(self) -> dict[str, LazyTensor]:
+        return snapshot.take(self._variables(), model=self._model)
+
+    def _variables(self) -> dict[str, Any]:
+        return {
+            **training_variables(self._model),
+            **random_state.global_seed_generator(),
+        }
+
+    def _state(
+        self, data: Mapping[str, Any], *, steps_ahead: bool = False
+    ) -> dict[str, Any]:
+        if self._fingerprint is None:
+            self._fingerprint = self._present_fingerprint()
+        history = self._loop.history
+        keras_iterator = self._loop.epoch_iterator
+        # Between two turns Keras has counted the coming one already.
+        ahead = self._model.steps_per_execution if steps_ahead else 0
+        return {
+            "position": self._position.to_json(),
+            "loop": {
+                "steps_seen": keras_iterator._steps_seen - ahead,
+                "num_batches": keras_iterator._num_batches,
+            },
+            "data": dict(data),
+            "history": {
+                "epoch": plain(history.epoch if history else []),
+                "values": plain(history.history if history else {}),
+            },
+            "random": random_state.capture(),
+            "build": build.describe(self._model),
+            "fingerprint": self._fingerprint,
+            "versions": build.versions(),
+        }
+
+    def _present_fingerprint(self) -> dict[str, Any]:
+        return {
+            "model": {
+                **fingerprint(self._model),
+                "optimizers": self._optimizers_at_start,
+            },
+            "data": self._source.describe(),
+        }
+
+    def _new_position(self, *, step: int | None = None) -> Position:
+        return Position(
+            step=self._run.step if step is None else step,
+            fit=self._fit,
+            steps_per_execution=self._model.steps_per_execution,
+            epochs=self._epochs,
+        )
+
+    def _at(
+        self,
+        *,
+        epoch: int,
+        batch: int,
+        turns: int,
+        stopped: bool | None = None,
+        finished: bool = False,
+    ) -> Position:
+        before = self._position
+        return Position(
+            step=before.step,
+            fit=self._fit,
+            epoch=epoch,
+            batch=batch,
+            turns=turns,
+            steps_per_execution=self._model.steps_per_execution,
+            epochs=self._epochs,
+            stopped=before.stopped if stopped is None else stopped,
+            finished=finished,
+        )

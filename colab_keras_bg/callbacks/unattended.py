@@ -1,0 +1,74 @@
+"""The whole protection in one line.
+
+Invariant: a list of callbacks, made from a run or for a run directory; what
+each of them does is its own business.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import keras
+
+from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
+from colab_keras_bg.errors import UsageError
+from colab_keras_bg.run import Run, current_run
+
+__all__ = ["callbacks_of", "unattended"]
+
+
+def unattended(
+    run_dir: str | os.PathLike[str] | None = None,
+    *,
+    save_freq: Any = "auto",
+    keep_last: int = 2,
+    keep_every: int | None = None,
+) -> list[keras.callbacks.Callback]:
+    """Callbacks that let a `fit` run unattended.
+
+    Args:
+        run_dir: The run directory. May be left out in a program that
+            `colab-keras-bg train` started.
+        save_freq: When to save: `"epoch"`, a number of batches, a time such
+            as `"30s"` or `"10m"`, or `"auto"`.
+        keep_last: How many of the newest checkpoints are kept, 2 or more.
+        keep_every: Besides, keep a checkpoint in each stretch of this many
+            steps for good.
+
+    Returns:
+        The callbacks, for `model.fit(callbacks=...)`.
+
+    Raises:
+        UsageError: If an argument cannot be meant.
+
+    Example:
+        ```python
+        model.fit(x, y, epochs=90, callbacks=bg.unattended("runs/a"))
+        ```
+    """
+    if run_dir is None:
+        run = current_run()
+        if run is None:
+            raise UsageError(
+                "unattended() needs a run directory here: only a program that "
+                "`colab-keras-bg train` started has one already."
+            )
+        return callbacks_of(run)
+    return [
+        BackupAndRestore(
+            run_dir,
+            save_freq=save_freq,
+            keep_last=keep_last,
+            keep_every=keep_every,
+        )
+    ]
+
+
+def callbacks_of(run: Run) -> list[keras.callbacks.Callback]:
+    """The callbacks that protect a `fit` in a run.
+
+    Args:
+        run: The run.
+    """
+    return [BackupAndRestore(run)]

@@ -1,0 +1,154 @@
+"""Tensors in a safetensors file.
+
+Invariant: what is written, any safetensors reader opens; what is read has
+been checked against the file's real size before a byte of it is touched, and
+nothing read is ever executed.
+
+Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from colab_keras_bg.checkpoint.hashing import blocks, content_hash
+from colab_keras_bg.tensor import LazyTensor
+
+__all__ = ["parse", "serialize"]
+
+MAX_HEADER_BYTES = 100_000_000  # The limit of the reference reader.
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "I16": np.dtype("<i2"),
+    "U16": np.dtype("<u2"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I32": np.dtype("<i4"),
+    "U32": np.dtype("<u4"),
+    "F32": np.dtype("<f4"),
+    "C64": np.dtype("<c8"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+    "U64": np.dtype("<u8"),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def serialize(
+    tensors: Mapping[str, LazyTensor], *, hashes: dict[str, str]
+) -> Iterator[bytes | memoryview]:
+    """Writes a safetensors file piece by piece.
+
+    Each tensor is fetched when its turn comes and let go after its last
+    block, so that no second copy of all of them ever exists.
+
+    Args:
+        tensors: The tensors by key; written in this order.
+        hashes: Receives the content hash of each tensor, by key.
+
+    Yields:
+        The file's bytes, in order.
+
+    Raises:
+        ValueError: If a dtype has no name in the format, or if a tensor
+            is not what it was announced to be.
+    """
+    yield _header(tensors)
+    for key in list(tensors):
+        tensor = tensors[key]
+        values = np.ascontiguousarray(tensor.fetch()).reshape(tensor.shape)
+        if values.dtype != tensor.dtype:
+            raise ValueError(
+                f"{key}: announced as {tensor.dtype}, fetched {values.dtype}"
+            )
+        data = memoryview(values.reshape(-1).view(np.uint8))
+        hashes[key] = content_hash(data)
+        yield from blocks(data)
+
+
+def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": {"format": "np"}}
+    end = 0
+    for key, tensor in tensors.items():
+        if tensor.dtype not in _NAMES:
+            raise ValueError(
+                f"{key}: a safetensors file cannot hold {tensor.dtype}"
+            )
+        start, end = end, end + tensor.size_bytes
+        entries[key] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # The values start aligned.
+    return struct.pack("<Q", len(text)) + text
+
+
+def parse(file: memoryview) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors of a safetensors file, as read-only views into it.
+
+    Args:
+        file: The bytes of the file, mapped or in memory.
+
+    Returns:
+        The arrays by key.
+
+    Raises:
+        ValueError: If the file is not a valid safetensors file: a header
+            that lies about sizes, overlaps, leaves gaps or is too large.
+    """
+    header_bytes = struct.unpack("<Q", file[:8])[0] if len(file) >= 8 else None
+    if header_bytes is None or header_bytes > min(
+        MAX_HEADER_BYTES, len(file) - 8
+    ):
+        raise ValueError("the header's size does not fit the file")
+    try:
+        entries = json.loads(bytes(file[8 : 8 + header_bytes]))
+        entries.pop("__metadata__", None)
+        placed = sorted(
+            (tuple(entry["data_offsets"]), key, entry)
+            for key, entry in entries.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("the header is not a safetensors header") from None
+    data = file[8 + header_bytes :]
+    arrays, position = {}, 0
+    for offsets, key, entry in placed:
+        arrays[key] = _view(data, position, offsets, key, entry)
+        position = offsets[1]
+    if position != len(data):
+        raise ValueError("the file is longer or shorter than its tensors")
+    return arrays
+
+
+def _view(
+    data: memoryview, position: int, offsets: Any, key: str, entry: Any
+) -> np.ndarray[Any, Any]:
+    dtype = _DTYPES.get(entry.get("dtype"))
+    shape = entry.get("shape")
+    if dtype is None or not (
+        isinstance(shape, list)
+        and all(type(n) is int and n >= 0 for n in shape)
+        and len(offsets) == 2
+        and all(type(n) is int for n in offsets)
+    ):
+        raise ValueError(f"the header's entry of {key!r} is not valid")
+    start, end = offsets
+    if start != position or end - start != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"the place of {key!r} does not fit its shape")
+    if end > len(data):
+        raise ValueError(f"the file ends before {key!r} does")
+    return np.frombuffer(data[start:end], dtype=dtype).reshape(shape)

@@ -1,0 +1,173 @@
+"""The trainer: the process in which the user's program runs.
+
+Invariant: the program sees what it would see if it were started by itself
+(`__main__`, `sys.argv`, `sys.path`), and `current_run()` besides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from colab_keras_bg.cli import exit_status
+from colab_keras_bg.cli.programs import Program
+from colab_keras_bg.cli.supervisor import ENVIRONMENT
+from colab_keras_bg.errors import BackgroundTrainingError, UsageError
+from colab_keras_bg.journal.announce import say
+from colab_keras_bg.run import Run
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Runs the program that the supervisor asked for.
+
+    Returns:
+        The exit status.
+    """
+    handover = json.loads(os.environ.pop(ENVIRONMENT))
+    _die_with(handover["supervisor"])
+    program = Program.from_json(handover["program"])
+    signal.signal(signal.SIGTERM, _terminated)
+    run = Run(handover["run_dir"], **handover["settings"])
+    run.share(
+        attempt=handover["attempt"], lock_handle=handover["lock_handle"]
+    )
+    status = exit_status.FAILED
+    try:
+        _choose_backend()
+        status = _run_program(program, seed=run.seed)
+        if status == exit_status.DONE:
+            run.mark_done("the program ended")
+    finally:
+        run.close(reason="the program ended")
+    return status
+
+
+def _run_program(program: Program, *, seed: int | None) -> int:
+    try:
+        if seed is not None and program.kind != "built-in":
+            _set_seed(seed)
+        _execute(program)
+    except SystemExit as ended:
+        return _status_of(ended)
+    except KeyboardInterrupt:
+        say("interrupted from the keyboard")
+        return exit_status.RESUMABLE
+    except UsageError as error:
+        if isinstance(error, _NoProgramError):
+            say(str(error))
+            return exit_status.USAGE
+        traceback.print_exc()
+        return exit_status.FAILED
+    except BackgroundTrainingError as error:
+        say(str(error))
+        return exit_status.FAILED
+    except BaseException:  # noqa: BLE001 - printed, and the run ends with it
+        traceback.print_exc()
+        return exit_status.FAILED
+    return exit_status.DONE
+
+
+class _NoProgramError(UsageError):
+    """The program's module or function is not there."""
+
+
+def _set_seed(seed: int) -> None:
+    import keras
+
+    keras.utils.set_random_seed(seed)
+
+
+def _execute(program: Program) -> None:
+    sys.argv = [program.name, *program.arguments]
+    if program.kind == "built-in":
+        from colab_keras_bg.digits.quiet import start_backend
+
+        start_backend()
+        from colab_keras_bg.digits.program import main as digits
+
+        digits(program.arguments)
+    elif program.kind == "file":
+        sys.path[0] = str(Path(program.name).parent)
+        runpy.run_path(program.name, run_name="__main__")
+    else:
+        _execute_module(program.name)
+
+
+def _execute_module(name: str) -> None:
+    module_name, _, function_name = name.partition(":")
+    sys.path[0] = os.getcwd()
+    if not function_name:
+        try:
+            found = importlib.util.find_spec(module_name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise _NoProgramError(f"There is no module {module_name!r}.")
+        runpy.run_module(module_name, run_name="__main__", alter_sys=True)
+        return
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise _NoProgramError(
+                f"There is no module {module_name!r}."
+            ) from None
+        raise
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise _NoProgramError(
+            f"The module {module_name!r} has no function {function_name!r}."
+        )
+    function()
+
+
+def _status_of(ended: SystemExit) -> int:
+    if ended.code is None:
+        return exit_status.DONE
+    if isinstance(ended.code, int):
+        return ended.code & 0xFF
+    say(str(ended.code))
+    return exit_status.FAILED
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """Ends the program as `sys.exit` would: the save in flight is finished."""
+    raise SystemExit(exit_status.RESUMABLE)
+
+
+def _die_with(supervisor: int) -> None:
+    """Has the kernel kill this process when its supervisor dies."""
+    if sys.platform.startswith("linux"):
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != supervisor:  # It died before we asked.
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _choose_backend() -> None:
+    """Lets Keras run on what is installed: without TensorFlow, on JAX."""
+    if "KERAS_BACKEND" in os.environ:
+        return
+    if importlib.util.find_spec("tensorflow") is not None:
+        return
+    for backend in ("jax", "torch"):
+        if importlib.util.find_spec(backend) is not None:
+            os.environ["KERAS_BACKEND"] = backend
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The built-in job: handwritten digits, from images that ship with us."""

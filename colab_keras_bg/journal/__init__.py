@@ -1,0 +1,1 @@
+"""The records of a run: what was said, measured and tried."""

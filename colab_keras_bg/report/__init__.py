@@ -1,0 +1,1 @@
+"""What a run directory tells, to people and to programs."""

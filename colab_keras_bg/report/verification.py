@@ -1,0 +1,98 @@
+"""Reading everything of a run back, and listing what is damaged.
+
+Invariant: nothing is changed, and nothing is called whole that was not read.
+Files of a save that was cut off are not damage: no manifest names them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from colab_keras_bg.checkpoint.head import HEAD, Head
+from colab_keras_bg.checkpoint.store import CheckpointStore
+from colab_keras_bg.errors import (
+    DamagedCheckpointError,
+    StepNotFoundError,
+    UsageError,
+)
+from colab_keras_bg.journal.heartbeat import STATUS
+from colab_keras_bg.run_directory import DONE, RUN, RunDirectory
+from colab_keras_bg.storage.interface import Storage
+from colab_keras_bg.storage.records import DamagedRecordError, read_record
+
+__all__ = ["Verification", "verify_run"]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What reading a run back has shown.
+
+    Attributes:
+        whole: Each checkpoint that is whole, with its size.
+        damaged: What is damaged, a sentence each.
+    """
+
+    whole: list[str]
+    damaged: list[str]
+
+
+def verify_run(run_dir: str | os.PathLike[str]) -> Verification:
+    """Reads all of a run back.
+
+    Args:
+        run_dir: The run directory.
+
+    Raises:
+        UsageError: If there is no run.
+        StorageUnavailableError: If the directory cannot be read.
+    """
+    directory = RunDirectory(run_dir)
+    if not directory.path.is_dir():
+        raise UsageError(f"There is no run in {directory.path}.")
+    whole: list[str] = []
+    damaged = list(_damaged_records(directory))
+    for store, where in (
+        (directory.checkpoints, "checkpoint"),
+        (directory.finals, "final checkpoint"),
+    ):
+        for step in store.steps():
+            try:
+                checkpoint = store.load(step)
+            except DamagedCheckpointError as error:
+                damaged.append(f"{where} of step {step}: {error.reason}")
+            except StepNotFoundError:
+                continue  # Deleted meanwhile by the run, which goes on.
+            else:
+                size = checkpoint.manifest.size_bytes
+                whole.append(f"{where} of step {step}: {size:,} bytes")
+    damaged.extend(_missing(directory.storage, directory.checkpoints))
+    return Verification(whole, damaged)
+
+
+def _damaged_records(directory: RunDirectory) -> Iterator[str]:
+    names = [RUN, HEAD, DONE, STATUS]
+    names += [
+        f"attempts/{number:04d}/attempt.json"
+        for number in directory.attempts.numbers()
+    ]
+    for name in names:
+        try:
+            read_record(directory.storage, name)
+        except DamagedRecordError as error:
+            yield str(error)
+
+
+def _missing(storage: Storage, store: CheckpointStore) -> Iterator[str]:
+    """A commit that HEAD names and that is not there."""
+    try:
+        head = Head.read(storage)
+    except DamagedRecordError:
+        return  # Listed already.
+    if head is None or head.step is None:
+        return
+    if head.step > max(store.steps(), default=-1):
+        head = Head.read(storage)  # The run may have gone on meanwhile.
+        if head and head.step and head.step > max(store.steps(), default=-1):
+            yield f"checkpoint of step {head.step}: it is gone"

@@ -1,0 +1,464 @@
+"""A run: its directory, its attempt, its checkpoints.
+
+Invariant: everything a run writes goes through here, and only while this
+process (or the parent that shares its lock with us) holds the run's lock.
+Opening a run changes nothing that is stored before it is sure that the run
+can go on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from colab_keras_bg.checkpoint.background import BackgroundSaver, Outcome
+from colab_keras_bg.checkpoint.policies import (
+    Progress,
+    SavePolicy,
+    keep_policy,
+    save_policy,
+)
+from colab_keras_bg.checkpoint.store import Checkpoint
+from colab_keras_bg.errors import (
+    NoUsableCheckpointError,
+    RunHeldError,
+    UsageError,
+)
+from colab_keras_bg.journal.announce import say
+from colab_keras_bg.journal.heartbeat import Heartbeat
+from colab_keras_bg.journal.metrics import METRICS, MetricsJournal
+from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.storage.urls import local_directory
+from colab_keras_bg.tensor import LazyTensor
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Run", "current_run", "open_run"]
+
+_open_runs: dict[Path, Run] = {}
+_current: list[Run] = []
+
+
+def current_run() -> Run | None:
+    """The run that the command line started this program in, or None."""
+    return _current[-1] if _current else None
+
+
+class Run:
+    """One training, from its first step to done, across machines.
+
+    Use it as a context manager, or leave opening and closing to the
+    callbacks:
+
+        ```python
+        with bg.Run("runs/a") as run:
+            model.fit(data, epochs=90, callbacks=run.callbacks())
+            run.log(test_accuracy=0.97)
+        ```
+
+    Attributes:
+        path: The absolute path of the run directory.
+        seed: The seed given on the command line, or None.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        *,
+        save_freq: str | int | SavePolicy = "auto",
+        keep_last: int = 2,
+        keep_every: int | None = None,
+        start_over: bool = False,
+        seed: int | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
+        """Checks the arguments; nothing is touched before `open`.
+
+        Args:
+            run_dir: Where the run lives: a local path.
+            save_freq: When to save: `"epoch"`, a number of batches, a time
+                such as `"30s"` or `"10m"`, or `"auto"`.
+            keep_last: How many of the newest checkpoints are kept, 2 or more.
+            keep_every: Besides, keep a checkpoint in each stretch of this
+                many steps for good.
+            start_over: Whether to set aside what the directory holds, under
+                another name beside it, and begin anew.
+            seed: A seed for whoever asks the run for one.
+            command: What was asked for, for the record.
+
+        Raises:
+            UsageError: If an argument cannot be meant.
+        """
+        self._directory = RunDirectory(run_dir)
+        self.path = self._directory.path
+        self.seed = seed
+        self._save_policy = save_policy(save_freq)
+        self._keep_policy = keep_policy(keep_last, keep_every)
+        self._start_over = start_over
+        self._command = tuple(command)
+        self._metrics = MetricsJournal(self.path / METRICS)
+        self._saver = BackgroundSaver()
+        self._heartbeat = Heartbeat(self._directory.storage, self._vital_signs)
+        self._supervised = False
+        self._candidate: Checkpoint | None = None
+        self._state = "starting"
+        self._problem: str | None = None
+        self._step = self._epoch = 0
+        self._last_save = (0, time.monotonic())
+        self._save_cost_secs: float | None = None
+
+    # What people ask a run.
+
+    @property
+    def step(self) -> int:
+        """Training batches consumed since the run began."""
+        return self._step
+
+    @property
+    def durable_step(self) -> int | None:
+        """The newest committed step, or None.
+
+        A local run directory is as durable as this machine's disk.
+        """
+        return self._directory.head.step
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process holds the run."""
+        return self._directory.held
+
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """Keras callbacks that put a `fit` under this run's protection."""
+        # The one import that points up: the callbacks adapt a run to Keras,
+        # and this method is how a person comes from the one to the other.
+        from colab_keras_bg.callbacks.unattended import callbacks_of
+
+        return callbacks_of(self)
+
+    def log(self, **values: float) -> None:
+        """Adds a line to `metrics.jsonl`, at the present step.
+
+        Args:
+            **values: Numbers by name.
+
+        Raises:
+            UsageError: If a value is not a number.
+        """
+        try:
+            numbers = {name: float(value) for name, value in values.items()}
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"Only numbers can be logged: {error}.") from None
+        self.report(numbers)
+
+    def __enter__(self) -> Run:
+        """Opens the run."""
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the run; it is done if nothing was raised."""
+        if kind is None:
+            self.mark_done("the program's `with` block ended")
+            self.close(reason="done", exit_status=0)
+        else:
+            self.close(reason=f"{kind.__name__}: {error}"[:500])
+
+    # Its life.
+
+    def share(self, *, attempt: int, lock_handle: int) -> None:
+        """Takes part in what a supervisor that started us has opened.
+
+        Args:
+            attempt: The attempt's number.
+            lock_handle: The descriptor of the lock.
+        """
+        self._supervised = True
+        self._directory.share(attempt=attempt, lock_handle=lock_handle)
+        self._opened()
+        _current.append(self)
+
+    def open(self) -> None:
+        """Makes the run ours.
+
+        Raises:
+            UsageError: If the directory cannot be written.
+            NoSpaceError: If its disk is full.
+            RunHeldError: If another live attempt holds the run.
+            NoUsableCheckpointError: If there are checkpoints and none
+                verifies. Nothing is changed then.
+            StorageUnavailableError: If the directory cannot be read.
+        """
+        if self.is_open:
+            return
+        if self.path in _open_runs:
+            raise RunHeldError(
+                str(self.path), holder="another Run object of this process"
+            )
+        if self._start_over:
+            self._directory.set_aside()
+            self._start_over = False
+        self._candidate = self._directory.hold()
+        try:
+            self._directory.begin_attempt(command=self._command)
+        except BaseException:
+            self._directory.release()
+            raise
+        self._opened()
+
+    def close(self, *, reason: str, exit_status: int | None = None) -> None:
+        """Waits for the save in flight and gives the run back.
+
+        Args:
+            reason: Why the attempt ends, in words.
+            exit_status: The exit status to record, if there is one.
+        """
+        if not self.is_open:
+            return
+        self.wait_for_save()
+        if self._state != "done":
+            self._state = "ended"
+        self._heartbeat.stop()
+        if not self._supervised:
+            self._directory.end_attempt(reason=reason, exit_status=exit_status)
+        self._directory.release()
+        _open_runs.pop(self.path, None)
+        atexit.unregister(self._at_exit)
+
+    def mark_done(self, reason: str) -> None:
+        """Records that nothing is left to do.
+
+        Inside a program that the command line started, the command line does
+        so when the program has ended.
+
+        Args:
+            reason: Why, in words.
+        """
+        self._state = "done"
+        if not self._supervised:
+            self._directory.mark_done(
+                step=self._step, reason=reason, command=self._command
+            )
+
+    def training_begins(self) -> None:
+        """Records that there is something to do after all."""
+        self._state = "training"
+        self._directory.mark_not_done()
+        self._heartbeat.beat()
+
+    # Checkpoints.
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint that verifies; None if there is none yet.
+
+        Raises:
+            NoUsableCheckpointError: If there are some and none verifies.
+            StorageUnavailableError: If that cannot be told.
+        """
+        found, self._candidate = self._candidate, None
+        if found is None:
+            found = self._directory.checkpoints.latest(expected=self._directory.head.step)
+        for skipped in found.skipped if found else ():
+            say(
+                f"skipped the checkpoint of step {skipped.step}: "
+                f"{skipped.reason}"
+            )
+        return found
+
+    def checkpoint_before(self, step: int) -> Checkpoint | None:
+        """The newest checkpoint that verifies below a step; None if none."""
+        try:
+            return self._directory.checkpoints.latest(below=step)
+        except NoUsableCheckpointError:
+            return None
+
+    def final_checkpoint(self, fit: int) -> Checkpoint | None:
+        """What a finished `fit` left; None if it left nothing usable.
+
+        Args:
+            fit: Which `fit` of the program, from 0.
+        """
+        for step in reversed(self._directory.finals.steps()):
+            try:
+                found = self._directory.finals.latest(below=step + 1)
+            except NoUsableCheckpointError as error:
+                for skipped in error.skipped:
+                    say(
+                        f"skipped the final checkpoint of step {skipped.step}: "
+                        f"{skipped.reason}"
+                    )
+                return None
+            if found and found.state["position"]["fit"] == fit:
+                return found
+        return None
+
+    def go_on_from(self, step: int, *, epoch: int) -> None:
+        """Records where training goes on: later reports are dropped.
+
+        Args:
+            step: The step.
+            epoch: The epoch.
+        """
+        self._step, self._epoch = step, epoch
+        self._last_save = (step, time.monotonic())
+        self._metrics.cut_back(step)
+        self._directory.went_on_from(step)
+
+    def at_step(self, step: int, *, epoch: int) -> None:
+        """Tells the run how far training has come."""
+        self._step, self._epoch = step, epoch
+
+    def save_is_due(self, *, epoch_ended: bool = False) -> bool:
+        """Whether to save now; also brings home how the last save ended.
+
+        Args:
+            epoch_ended: Whether an epoch has just ended.
+        """
+        self._collect(self._saver.take_outcome())
+        if self._saver.busy or self._step == self._last_save[0]:
+            return False
+        return self._save_policy.due(
+            Progress(
+                steps_since_save=self._step - self._last_save[0],
+                secs_since_save=time.monotonic() - self._last_save[1],
+                epoch_ended=epoch_ended,
+                save_cost_secs=self._save_cost_secs,
+            )
+        )
+
+    def save(
+        self, tensors: Mapping[str, LazyTensor], state: Mapping[str, Any]
+    ) -> None:
+        """Commits a checkpoint of the present step in the background.
+
+        Args:
+            tensors: The tensors by key.
+            state: Everything else, as JSON values.
+        """
+        step = self._step
+        self.wait_for_save()
+        self._last_save = (step, time.monotonic())
+
+        def commit() -> None:
+            self._metrics.sync()  # No report before the step may be missing.
+            manifest = self._directory.checkpoints.save(
+                step, attempt=self._directory.attempt, tensors=tensors, state=state
+            )
+            self._directory.publish(step=step, committed=manifest.created)
+            self._directory.checkpoints.retain(self._keep_policy)
+
+        self._saver.submit(step, commit)
+
+    def save_final(
+        self, tensors: Mapping[str, LazyTensor], state: Mapping[str, Any]
+    ) -> None:
+        """Commits what a finished `fit` leaves, and waits for it.
+
+        Args:
+            tensors: The tensors by key.
+            state: Everything else, as JSON values.
+        """
+        step, fit = self._step, state["position"]["fit"]
+
+        def commit() -> None:
+            self._directory.finals.save(
+                step, attempt=self._directory.attempt, tensors=tensors, state=state
+            )
+            for older in self._directory.finals.steps():
+                if older < step:
+                    found = self._directory.finals.load(older)
+                    if found.state["position"]["fit"] == fit:
+                        self._directory.finals.delete(older)
+
+        self.wait_for_save()
+        self._saver.submit(step, commit)
+        self.wait_for_save()
+
+    def delete_checkpoints(self) -> None:
+        """Deletes all checkpoints of this run, and nothing else."""
+        self.wait_for_save()
+        for store in (self._directory.checkpoints, self._directory.finals):
+            for step in store.steps():
+                store.delete(step)
+        self._directory.publish(step=None, committed=None)
+
+    def wait_for_save(self) -> None:
+        """Returns when no save is in flight."""
+        self._collect(self._saver.take_outcome(wait=True))
+
+    def report(self, values: Mapping[str, Any], **more: Any) -> None:
+        """Adds a line to `metrics.jsonl`, at the present step.
+
+        Args:
+            values: JSON values by name.
+            **more: Fields beside them, such as `epoch`.
+        """
+        line = {"step": self._step, **more, "time": time.time(), **values}
+        try:
+            self._metrics.append(line)
+        except OSError as error:
+            self._trouble(f"metrics of step {self._step} not written: {error}")
+
+    # Inside.
+
+    def _collect(self, outcome: Outcome | None) -> None:
+        if outcome is None:
+            return
+        if outcome.error is None:
+            self._save_cost_secs = outcome.took_secs
+            self._problem = None
+        else:
+            self._trouble(
+                f"saving step {outcome.step} failed: {outcome.error} "
+                "Training goes on; the next save tries again."
+            )
+
+    def _trouble(self, problem: str) -> None:
+        self._problem = problem
+        say(problem)
+
+    def _opened(self) -> None:
+        _open_runs[self.path] = self
+        self._heartbeat.start()
+        atexit.register(self._at_exit)
+
+    def _vital_signs(self) -> dict[str, Any]:
+        return {
+            "state": self._state,
+            "step": self._step,
+            "epoch": self._epoch,
+            "durable_step": self._directory.head.step,
+            "durable_since": self._directory.head.committed,
+            "attempt": self._directory.attempt,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "problem": self._problem,
+        }
+
+    def _at_exit(self) -> None:
+        self.close(reason="the process ended before training did")
+
+
+def open_run(run_dir: str | os.PathLike[str], **settings: Any) -> Run:
+    """The open run of a directory in this process, or a new one, opened.
+
+    Args:
+        run_dir: The run directory.
+        **settings: As for `Run`, used if it is new.
+    """
+    run = _open_runs.get(local_directory(run_dir))
+    if run is None:
+        run = Run(run_dir, **settings)
+        run.open()
+    return run

@@ -1,0 +1,298 @@
+"""A run directory and who may write to it.
+
+Invariant: nothing that is stored is changed before the lock is held and it
+is sure that the run can go on. Written records are complete at every moment.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from colab_keras_bg._version import __version__
+from colab_keras_bg.checkpoint.head import Head
+from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
+from colab_keras_bg.errors import NoSpaceError, RunHeldError, UsageError
+from colab_keras_bg.journal.announce import say
+from colab_keras_bg.journal.attempts import Attempt, Attempts
+from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.lock import DirectoryLock
+from colab_keras_bg.storage.records import (
+    DamagedRecordError,
+    create_record,
+    read_record,
+    write_record,
+)
+from colab_keras_bg.storage.urls import local_directory
+
+__all__ = ["DONE", "RUN", "RunDirectory"]
+
+FORMAT = "colab_keras_bg.run/1"
+RUN = "run.json"
+DONE = "DONE"
+
+_attempt_of_this_process: dict[Path, int] = {}
+
+
+class RunDirectory:
+    """The local directory of a run.
+
+    Attributes:
+        path: Its absolute path.
+        storage: Its objects.
+        checkpoints: What training goes on from.
+        finals: What each finished `fit` left.
+        attempts: The attempts made.
+        head: The newest commit, as this process knows it.
+        attempt: The number of the present attempt; 0 before it begins.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        """Takes an address; nothing is touched.
+
+        Raises:
+            UsageError: If the address cannot be meant.
+        """
+        self.path = local_directory(run_dir)
+        self.storage = LocalStorage(self.path)
+        self.checkpoints = CheckpointStore(self.storage)
+        self.finals = CheckpointStore(self.storage, prefix="final")
+        self.attempts = Attempts(self.storage)
+        self.head = Head(run_id="", attempt=0)
+        self.attempt = 0
+        self._lock: DirectoryLock | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this process holds the run."""
+        return self._lock is not None
+
+    @property
+    def lock_handle(self) -> int:
+        """The descriptor of the lock, for a child that shares it.
+
+        Raises:
+            ValueError: If the run is not held.
+        """
+        if self._lock is None:
+            raise ValueError("The run is not held.")
+        return self._lock.handle
+
+    def set_aside(self) -> None:
+        """Gives what the directory holds another name beside it.
+
+        Raises:
+            RunHeldError: If a live attempt holds the run.
+            UsageError: If it cannot be renamed.
+        """
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return
+        if holder := DirectoryLock.holder_of(self.path):
+            raise RunHeldError(str(self.path), holder=holder)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = f"{self.path.name}.set-aside-{stamp}-{secrets.token_hex(2)}"
+        aside = self.path.with_name(name)
+        try:
+            os.rename(self.path, aside)
+        except OSError as error:
+            raise UsageError(
+                f"{self.path} cannot be set aside as {aside}: "
+                f"{error.strerror}. Move it yourself, or give another one."
+            ) from None
+        say(f"starting over; what was there is now in {aside}")
+
+    def hold(self) -> Checkpoint | None:
+        """Makes the run ours, if it can go on.
+
+        Returns:
+            The newest checkpoint that verifies; None if there is none yet.
+
+        Raises:
+            UsageError: If the directory cannot be written.
+            NoSpaceError: If its disk is full.
+            RunHeldError: If another live attempt holds the run.
+            NoUsableCheckpointError: If there are checkpoints and none
+                verifies.
+            StorageUnavailableError: If the directory cannot be read.
+        """
+        self._check_writable()
+        self._lock = DirectoryLock.acquire(
+            self.path,
+            holder=f"process {os.getpid()} on {socket.gethostname()}",
+        )
+        try:
+            self.head = self._read_head()
+            return self.checkpoints.latest(expected=self.head.step)
+        except BaseException:
+            self.release()
+            raise
+
+    def share(self, *, lock_handle: int, attempt: int) -> None:
+        """Shares what the process that started us holds.
+
+        Args:
+            lock_handle: The descriptor of its lock.
+            attempt: The attempt that it began.
+        """
+        self._lock = DirectoryLock.inherit(lock_handle)
+        self.head = self._read_head()
+        self.attempt = attempt
+
+    def release(self) -> None:
+        """Gives the run back."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def begin_attempt(self, *, command: Sequence[str]) -> None:
+        """Records that an attempt begins, and clears what died with others.
+
+        Args:
+            command: What was asked for.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        self.storage.sweep()
+        self.checkpoints.sweep()
+        self.finals.sweep()
+        self.attempt = self._number()
+        self.attempts.write(
+            Attempt(
+                number=self.attempt,
+                started=time.time(),
+                pid=os.getpid(),
+                host=socket.gethostname(),
+                command=list(command),
+            )
+        )
+        if not self.storage.exists(RUN):
+            create_record(
+                self.storage,
+                RUN,
+                {
+                    "format": FORMAT,
+                    "run_id": self.head.run_id,
+                    "created": time.time(),
+                    "version": __version__,
+                },
+            )
+        self.publish(step=self.head.step, committed=self.head.committed)
+
+    def publish(self, *, step: int | None, committed: float | None) -> None:
+        """Writes HEAD.
+
+        Args:
+            step: The newest committed step; None if there is none.
+            committed: When that was, in seconds since 1970.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        self.head = Head(
+            run_id=self.head.run_id,
+            attempt=self.attempt,
+            step=step,
+            committed=committed,
+        )
+        self.head.write(self.storage)
+
+    def went_on_from(self, step: int) -> None:
+        """Records the step that the present attempt goes on from."""
+        attempt = self.attempts.read(self.attempt)
+        if attempt is not None and attempt.from_step is None:
+            self.attempts.write(attempt.begun(from_step=step))
+
+    def end_attempt(self, *, exit_status: int | None, reason: str) -> None:
+        """Records how the present attempt ended.
+
+        Args:
+            exit_status: Its exit status, if it has one.
+            reason: Why, in words.
+        """
+        attempt = self.attempts.read(self.attempt)
+        if attempt is not None:
+            self.attempts.write(
+                attempt.finish(
+                    ended=time.time(), exit_status=exit_status, reason=reason
+                )
+            )
+
+    def done(self) -> dict[str, Any] | None:
+        """What DONE says; None if the run is not done."""
+        try:
+            return read_record(self.storage, DONE)
+        except DamagedRecordError as error:
+            say(str(error))
+            return None
+
+    def mark_done(
+        self, *, step: int | None, reason: str, command: Sequence[str]
+    ) -> None:
+        """Records that nothing is left to do.
+
+        Args:
+            step: The last step.
+            reason: Why, in words.
+            command: What had been asked for.
+        """
+        write_record(
+            self.storage,
+            DONE,
+            {
+                "step": step,
+                "reason": reason,
+                "command": list(command),
+                "time": time.time(),
+            },
+        )
+
+    def mark_not_done(self) -> None:
+        """Records that there is something to do after all."""
+        if self.storage.exists(DONE):
+            self.storage.delete(DONE)
+
+    def _check_writable(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{secrets.token_hex(4)}.tmp"
+            try:
+                probe.write_bytes(b"\0" * 65536)
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            if LocalStorage.is_full(error):
+                raise NoSpaceError("anything", where=str(self.path)) from None
+            raise UsageError(
+                f"The run directory {self.path} cannot be written: "
+                f"{error.strerror}. Give another one, or mend its permissions."
+            ) from None
+
+    def _read_head(self) -> Head:
+        try:
+            head = Head.read(self.storage)
+        except DamagedRecordError as error:
+            say(f"{error} The checkpoints' own manifests are used instead.")
+            head = None
+        return head or Head(run_id=self._run_id(), attempt=0)
+
+    def _run_id(self) -> str:
+        try:
+            record = read_record(self.storage, RUN) or {}
+        except DamagedRecordError as error:
+            say(str(error))
+            record = {}
+        return str(record.get("run_id") or secrets.token_hex(8))
+
+    def _number(self) -> int:
+        """This process' attempt; the same again if it comes back."""
+        mine = _attempt_of_this_process.get(self.path)
+        if mine is None or mine != max(self.attempts.numbers(), default=0):
+            mine = self.attempts.next_number()
+        _attempt_of_this_process[self.path] = mine
+        return mine

@@ -1,0 +1,165 @@
+"""The promise every storage keeps.
+
+Invariant: an object is there whole or it is not there, and `create` never
+replaces one. Names are relative POSIX paths that cannot leave the storage;
+they are checked here, before any implementation sees them.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from colab_keras_bg.errors import UsageError
+
+__all__ = ["Capabilities", "ObjectInfo", "Storage", "check_name"]
+
+_PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a storage admits it can or cannot do.
+
+    Attributes:
+        survives_machine: Whether its objects outlive this machine.
+        mapped_reads: Whether `map` reads lazily instead of copying.
+    """
+
+    survives_machine: bool
+    mapped_reads: bool
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """An object as the storage knows it.
+
+    Attributes:
+        name: Its name, relative to the storage.
+        size_bytes: Its size.
+    """
+
+    name: str
+    size_bytes: int
+
+
+def check_name(name: str) -> str:
+    """Returns `name` if it can name an object and nothing outside.
+
+    Args:
+        name: A relative path with `/` between its parts.
+
+    Returns:
+        The same name.
+
+    Raises:
+        UsageError: If the name is empty, absolute, climbs (`..`), starts a
+            part with a dot or holds anything but letters, digits, `.`, `_`
+            and `-`.
+    """
+    if not all(_PART.fullmatch(part) for part in name.split("/")):
+        raise UsageError(
+            f"{name!r} cannot name an object: expected parts of letters, "
+            "digits, '.', '_' and '-', not starting with '.', joined by '/'."
+        )
+    return name
+
+
+class Storage(ABC):
+    """A place that keeps named, immutable or replaced-as-a-whole objects."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this storage can and cannot do."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Where it is, for people: a path or a URL, never a secret."""
+
+    @abstractmethod
+    def create(
+        self, name: str, chunks: Iterable[bytes | memoryview]
+    ) -> ObjectInfo:
+        """Creates an object from its chunks, whole or not at all.
+
+        When it returns the object is as lasting as this storage can make it.
+        When it raises, the object does not exist. Chunks are consumed one
+        at a time and not kept.
+
+        Args:
+            name: The new object's name.
+            chunks: Its content, in order. Any sizes, empty ones included.
+
+        Returns:
+            The object's name and size.
+
+        Raises:
+            ObjectExistsError: If the name is taken; the old object is left.
+            NoSpaceError: If the storage is full.
+            StorageError: If it cannot be written for another reason.
+        """
+
+    @abstractmethod
+    def replace(self, name: str, content: bytes) -> ObjectInfo:
+        """Puts a small object in place of what there is, if anything.
+
+        A reader sees the old content or the new, never a mixture.
+
+        Raises:
+            NoSpaceError: If the storage is full; the old object is left.
+            StorageError: If it cannot be written for another reason.
+        """
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """Reads a whole object.
+
+        Raises:
+            ObjectNotFoundError: If there is none.
+            StorageUnavailableError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def map(self, name: str) -> memoryview:
+        """The object's bytes as a read-only view, lazily where possible.
+
+        Raises:
+            ObjectNotFoundError: If there is none.
+            StorageUnavailableError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def info(self, name: str) -> ObjectInfo:
+        """Looks an object up without reading it.
+
+        Raises:
+            ObjectNotFoundError: If there is none.
+            StorageUnavailableError: If that cannot be told.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose name starts with `prefix`, in no order.
+
+        Unfinished objects never show.
+
+        Raises:
+            StorageUnavailableError: If the storage cannot be listed. An
+                empty listing therefore means that nothing is there.
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Removes an object.
+
+        Raises:
+            ObjectNotFoundError: If there is none.
+            StorageError: If it cannot be removed.
+        """
+
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of this name."""
+        return any(info.name == name for info in self.list(name))

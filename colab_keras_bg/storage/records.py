@@ -1,0 +1,81 @@
+"""Small JSON records of a run: once, or latest-wins.
+
+Invariant: a record is replaced as a whole; reading one never raises for what
+it holds: a record that cannot be read is reported as damage, not used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from colab_keras_bg.errors import ObjectNotFoundError
+from colab_keras_bg.storage.interface import Storage
+
+__all__ = ["DamagedRecordError", "create_record", "read_record", "write_record"]
+
+
+class DamagedRecordError(ValueError):
+    """A record is not the JSON object it should be.
+
+    Attributes:
+        name: The record's name.
+    """
+
+    def __init__(self, name: str, *, reason: str) -> None:
+        """Names the record and what is wrong."""
+        self.name = name
+        super().__init__(f"{name} cannot be read as a record: {reason}.")
+
+
+def write_record(
+    storage: Storage, name: str, record: Mapping[str, Any]
+) -> None:
+    """Puts a record in place of the one there is, if any.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    storage.replace(name, _encoded(record))
+
+
+def create_record(
+    storage: Storage, name: str, record: Mapping[str, Any]
+) -> None:
+    """Writes a record that is written once.
+
+    Raises:
+        ObjectExistsError: If there is one.
+        StorageError: If it cannot be written.
+    """
+    storage.create(name, [_encoded(record)])
+
+
+def read_record(storage: Storage, name: str) -> dict[str, Any] | None:
+    """Reads a record.
+
+    Returns:
+        The record, or None if there is none.
+
+    Raises:
+        DamagedRecordError: If it is not a JSON object.
+        StorageUnavailableError: If the storage cannot be read.
+    """
+    try:
+        content = storage.read(name)
+    except ObjectNotFoundError:
+        return None
+    if not content:
+        raise DamagedRecordError(name, reason="it is empty")
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        raise DamagedRecordError(name, reason="it is not JSON") from None
+    if not isinstance(record, dict):
+        raise DamagedRecordError(name, reason="it is not a JSON object")
+    return record
+
+
+def _encoded(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=1).encode() + b"\n"

@@ -1,0 +1,125 @@
+"""TensorFlow: snapshots that share buffers, iterators as bytes.
+
+Invariant: reading a variable here neither copies it nor waits for the disk.
+A read shares the variable's buffer, and the next assignment, finding it
+shared, makes a new one; so the values held stay what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "apply_random_state",
+    "iterator_bytes",
+    "random_state",
+    "read",
+    "set_iterator_bytes",
+    "symbolic_batch",
+    "value_of",
+]
+
+
+def read(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The present values of Keras variables, as tensors that stay so.
+
+    Args:
+        variables: Keras variables by key.
+
+    Returns:
+        Eager tensors by key.
+    """
+    import tensorflow as tf
+
+    def one(variable: Any) -> Any:
+        inner = variable.value
+        handle = getattr(inner, "handle", None)
+        if handle is None or hasattr(inner, "values"):
+            # A distributed variable: one value, reduced if it is on-read.
+            return inner.read_value()
+        return tf.raw_ops.ReadVariableOp(resource=handle, dtype=inner.dtype)
+
+    return {key: one(variable) for key, variable in variables.items()}
+
+
+def value_of(tensor: Any) -> np.ndarray[Any, Any]:
+    """The values of an eager tensor, without a copy where possible."""
+    try:
+        return np.asarray(memoryview(tensor))
+    except (TypeError, ValueError, BufferError, RuntimeError):
+        # bfloat16 and float8 have no buffer format; a GPU tensor has no
+        # buffer here.
+        return np.asarray(tensor.numpy())
+
+
+def iterator_bytes(iterator: Any) -> bytes:
+    """The state of a `tf.data` iterator.
+
+    Args:
+        iterator: A live, not distributed iterator.
+
+    Raises:
+        ValueError: If TensorFlow cannot serialise it (stateful functions,
+            Python functions); the message is TensorFlow's.
+    """
+    import tensorflow as tf
+
+    resource = getattr(iterator, "_iterator_resource", None)
+    if resource is None:
+        raise ValueError(f"a {type(iterator).__name__} has no state to read")
+    try:
+        state = tf.raw_ops.SerializeIterator(
+            resource_handle=resource,
+            external_state_policy=2,  # FAIL: never a state that is not whole.
+        )
+        return bytes(tf.io.serialize_tensor(state).numpy())
+    except tf.errors.OpError as error:
+        raise ValueError(error.message) from error
+
+
+def set_iterator_bytes(iterator: Any, state: bytes) -> None:
+    """Puts a `tf.data` iterator where `iterator_bytes` found one."""
+    import tensorflow as tf
+
+    tf.raw_ops.DeserializeIterator(
+        resource_handle=iterator._iterator_resource,
+        serialized=tf.io.parse_tensor(state, tf.variant),
+    )
+
+
+def random_state() -> dict[str, Any]:
+    """TensorFlow's own random state: eager op seeds, global generator."""
+    from tensorflow.python.eager import context
+    from tensorflow.python.ops import stateful_random_ops
+
+    state: dict[str, Any] = {}
+    source = getattr(context.context(), "_rng", None)
+    if source is not None:
+        version, numbers, gauss = source.getstate()
+        state["op_seeds"] = [version, list(numbers), gauss]
+    generator = getattr(stateful_random_ops, "global_generator", None)
+    if generator is not None:
+        state["generator"] = [int(n) for n in generator.state.numpy()]
+    return state
+
+
+def apply_random_state(state: Mapping[str, Any]) -> None:
+    """Puts back what `random_state` returned."""
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    source = getattr(context.context(), "_rng", None)
+    if source is not None and "op_seeds" in state:
+        version, numbers, gauss = state["op_seeds"]
+        source.setstate((version, tuple(numbers), gauss))
+    if "generator" in state:
+        tf.random.get_global_generator().state.assign(state["generator"])
+
+
+def symbolic_batch(epoch_iterator: Any) -> Any:
+    """What a batch looks like, without drawing one."""
+    dataset = epoch_iterator._distributed_dataset
+    return dataset.element_spec
