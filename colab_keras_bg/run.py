@@ -17,25 +17,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from colab_keras_bg.checkpoint.background import BackgroundSaver, Outcome
 from colab_keras_bg.checkpoint.policies import (
-    Progress,
     SavePolicy,
     keep_policy,
     save_policy,
 )
-from colab_keras_bg.checkpoint.store import Checkpoint
-from colab_keras_bg.errors import (
-    NoUsableCheckpointError,
-    RunHeldError,
-    UsageError,
-)
+from colab_keras_bg.errors import RunHeldError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.journal.metrics import METRICS, MetricsJournal
 from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.saving import Saves
 from colab_keras_bg.storage.urls import local_directory
-from colab_keras_bg.tensor import LazyTensor
 
 if TYPE_CHECKING:
     import keras
@@ -66,6 +59,7 @@ class Run:
     Attributes:
         path: The absolute path of the run directory.
         seed: The seed given on the command line, or None.
+        saves: Its checkpoints.
     """
 
     def __init__(
@@ -99,20 +93,19 @@ class Run:
         self._directory = RunDirectory(run_dir)
         self.path = self._directory.path
         self.seed = seed
-        self._save_policy = save_policy(save_freq)
-        self._keep_policy = keep_policy(keep_last, keep_every)
         self._start_over = start_over
         self._command = tuple(command)
         self._metrics = MetricsJournal(self.path / METRICS)
-        self._saver = BackgroundSaver()
+        self.saves = Saves(
+            self._directory,
+            self._metrics,
+            save_policy=save_policy(save_freq),
+            keep_policy=keep_policy(keep_last, keep_every),
+        )
         self._heartbeat = Heartbeat(self._directory.storage, self._vital_signs)
         self._supervised = False
-        self._candidate: Checkpoint | None = None
         self._state = "starting"
-        self._problem: str | None = None
         self._step = self._epoch = 0
-        self._last_save = (0, time.monotonic())
-        self._save_cost_secs: float | None = None
 
     # What people ask a run.
 
@@ -209,7 +202,7 @@ class Run:
         if self._start_over:
             self._directory.set_aside()
             self._start_over = False
-        self._candidate = self._directory.hold()
+        self._directory.hold()
         try:
             self._directory.begin_attempt(command=self._command)
         except BaseException:
@@ -226,7 +219,7 @@ class Run:
         """
         if not self.is_open:
             return
-        self.wait_for_save()
+        self.saves.wait()
         if self._state != "done":
             self._state = "ended"
         self._heartbeat.stop()
@@ -257,52 +250,6 @@ class Run:
         self._directory.mark_not_done()
         self._heartbeat.beat()
 
-    # Checkpoints.
-
-    def newest_checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; None if there is none yet.
-
-        Raises:
-            NoUsableCheckpointError: If there are some and none verifies.
-            StorageUnavailableError: If that cannot be told.
-        """
-        found, self._candidate = self._candidate, None
-        if found is None:
-            found = self._directory.checkpoints.latest(expected=self._directory.head.step)
-        for skipped in found.skipped if found else ():
-            say(
-                f"skipped the checkpoint of step {skipped.step}: "
-                f"{skipped.reason}"
-            )
-        return found
-
-    def checkpoint_before(self, step: int) -> Checkpoint | None:
-        """The newest checkpoint that verifies below a step; None if none."""
-        try:
-            return self._directory.checkpoints.latest(below=step)
-        except NoUsableCheckpointError:
-            return None
-
-    def final_checkpoint(self, fit: int) -> Checkpoint | None:
-        """What a finished `fit` left; None if it left nothing usable.
-
-        Args:
-            fit: Which `fit` of the program, from 0.
-        """
-        for step in reversed(self._directory.finals.steps()):
-            try:
-                found = self._directory.finals.latest(below=step + 1)
-            except NoUsableCheckpointError as error:
-                for skipped in error.skipped:
-                    say(
-                        f"skipped the final checkpoint of step {skipped.step}: "
-                        f"{skipped.reason}"
-                    )
-                return None
-            if found and found.state["position"]["fit"] == fit:
-                return found
-        return None
-
     def go_on_from(self, step: int, *, epoch: int) -> None:
         """Records where training goes on: later reports are dropped.
 
@@ -310,92 +257,14 @@ class Run:
             step: The step.
             epoch: The epoch.
         """
-        self._step, self._epoch = step, epoch
-        self._last_save = (step, time.monotonic())
+        self.at_step(step, epoch=epoch)
+        self.saves.begin_at(step)
         self._metrics.cut_back(step)
         self._directory.went_on_from(step)
 
     def at_step(self, step: int, *, epoch: int) -> None:
         """Tells the run how far training has come."""
         self._step, self._epoch = step, epoch
-
-    def save_is_due(self, *, epoch_ended: bool = False) -> bool:
-        """Whether to save now; also brings home how the last save ended.
-
-        Args:
-            epoch_ended: Whether an epoch has just ended.
-        """
-        self._collect(self._saver.take_outcome())
-        if self._saver.busy or self._step == self._last_save[0]:
-            return False
-        return self._save_policy.due(
-            Progress(
-                steps_since_save=self._step - self._last_save[0],
-                secs_since_save=time.monotonic() - self._last_save[1],
-                epoch_ended=epoch_ended,
-                save_cost_secs=self._save_cost_secs,
-            )
-        )
-
-    def save(
-        self, tensors: Mapping[str, LazyTensor], state: Mapping[str, Any]
-    ) -> None:
-        """Commits a checkpoint of the present step in the background.
-
-        Args:
-            tensors: The tensors by key.
-            state: Everything else, as JSON values.
-        """
-        step = self._step
-        self.wait_for_save()
-        self._last_save = (step, time.monotonic())
-
-        def commit() -> None:
-            self._metrics.sync()  # No report before the step may be missing.
-            manifest = self._directory.checkpoints.save(
-                step, attempt=self._directory.attempt, tensors=tensors, state=state
-            )
-            self._directory.publish(step=step, committed=manifest.created)
-            self._directory.checkpoints.retain(self._keep_policy)
-
-        self._saver.submit(step, commit)
-
-    def save_final(
-        self, tensors: Mapping[str, LazyTensor], state: Mapping[str, Any]
-    ) -> None:
-        """Commits what a finished `fit` leaves, and waits for it.
-
-        Args:
-            tensors: The tensors by key.
-            state: Everything else, as JSON values.
-        """
-        step, fit = self._step, state["position"]["fit"]
-
-        def commit() -> None:
-            self._directory.finals.save(
-                step, attempt=self._directory.attempt, tensors=tensors, state=state
-            )
-            for older in self._directory.finals.steps():
-                if older < step:
-                    found = self._directory.finals.load(older)
-                    if found.state["position"]["fit"] == fit:
-                        self._directory.finals.delete(older)
-
-        self.wait_for_save()
-        self._saver.submit(step, commit)
-        self.wait_for_save()
-
-    def delete_checkpoints(self) -> None:
-        """Deletes all checkpoints of this run, and nothing else."""
-        self.wait_for_save()
-        for store in (self._directory.checkpoints, self._directory.finals):
-            for step in store.steps():
-                store.delete(step)
-        self._directory.publish(step=None, committed=None)
-
-    def wait_for_save(self) -> None:
-        """Returns when no save is in flight."""
-        self._collect(self._saver.take_outcome(wait=True))
 
     def report(self, values: Mapping[str, Any], **more: Any) -> None:
         """Adds a line to `metrics.jsonl`, at the present step.
@@ -404,29 +273,17 @@ class Run:
             values: JSON values by name.
             **more: Fields beside them, such as `epoch`.
         """
-        line = {"step": self._step, **more, "time": time.time(), **values}
+        own = {"step": self._step, **more, "time": time.time()}
+        named = {
+            f"metric_{name}" if name in own else name: value
+            for name, value in values.items()
+        }
         try:
-            self._metrics.append(line)
+            self._metrics.append({**own, **named})
         except OSError as error:
-            self._trouble(f"metrics of step {self._step} not written: {error}")
+            say(f"the metrics of step {self._step} were not written: {error}")
 
     # Inside.
-
-    def _collect(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            return
-        if outcome.error is None:
-            self._save_cost_secs = outcome.took_secs
-            self._problem = None
-        else:
-            self._trouble(
-                f"saving step {outcome.step} failed: {outcome.error} "
-                "Training goes on; the next save tries again."
-            )
-
-    def _trouble(self, problem: str) -> None:
-        self._problem = problem
-        say(problem)
 
     def _opened(self) -> None:
         _open_runs[self.path] = self
@@ -443,7 +300,7 @@ class Run:
             "attempt": self._directory.attempt,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "problem": self._problem,
+            "problem": self.saves.problem,
         }
 
     def _at_exit(self) -> None:

@@ -138,7 +138,7 @@ class _Last(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         self._training.end()
         if self._deletes:
-            self._run.delete_checkpoints()
+            self._run.saves.delete_all()
         if self._closes:
             if not self._deletes:
                 self._run.mark_done("fit ended")

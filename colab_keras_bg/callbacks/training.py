@@ -74,7 +74,7 @@ class Training:
         self._optimizers_at_start = optimizer_fingerprint(model)
         self._fingerprint: dict[str, Any] | None = None
         self._resume: Checkpoint | None = None
-        self._position = self._new_position()
+        self._position = self._new_position(step=0)
         self._open_turn = 0
 
     # The hooks, in the order in which Keras calls them.
@@ -118,7 +118,8 @@ class Training:
         self._position = self._at(
             epoch=epoch + 1, batch=0, turns=0, stopped=stopping
         )
-        if self._run.save_is_due(epoch_ended=True) or last:
+        due = self._run.saves.due(self._position.step, epoch_ended=True)
+        if due or last:
             self._save(iterator=None)
 
     def end(self) -> None:
@@ -131,8 +132,9 @@ class Training:
             self._position = self._at(
                 epoch=self._position.epoch, batch=0, turns=0, finished=True
             )
-            self._run.wait_for_save()
-            self._run.save_final(self._tensors(), self._state({}))
+            self._run.saves.save_final(
+                self._position.step, self._tensors(), self._state({})
+            )
         self._resume = None
         _fits_done.setdefault(self._model, {})[str(self._run.path)] = (
             self._fit + 1
@@ -142,14 +144,15 @@ class Training:
 
     def _checkpoint(self) -> Checkpoint | None:
         """The checkpoint that this `fit` goes on from."""
-        newest = self._run.newest_checkpoint()
+        newest = self._run.saves.newest()
         if newest is None:
+            self._position = self._new_position(step=0)
             return None
         position = Position.from_json(newest.state["position"])
         if position.fit < self._fit:  # This fit has not saved yet.
             self._position = self._new_position(step=position.step)
             return None
-        final = self._run.final_checkpoint(self._fit)
+        final = self._run.saves.final(self._fit)
         if position.fit > self._fit:
             return final if final is not None else newest
         if final is not None and final.step == position.step:
@@ -269,7 +272,7 @@ class Training:
                     )
                     random_state.apply(found.state["random"])
                 found = None
-            elif index and self._run.save_is_due():
+            elif index and self._run.saves.due(self._position.step):
                 self._save(iterator=turn[-1], steps_ahead=True)
             self._open_turn = self._loop.batches_of_turn(
                 turn, most=self._model.steps_per_execution
@@ -301,12 +304,15 @@ class Training:
     # Saving.
 
     def _save(self, *, iterator: Any, steps_ahead: bool = False) -> None:
-        self._run.wait_for_save()
         data, arrays = self._source.state(iterator)
         tensors = self._tensors()
         for key, array in arrays.items():
             tensors[key] = LazyTensor.of(array)
-        self._run.save(tensors, self._state(data, steps_ahead=steps_ahead))
+        self._run.saves.save(
+            self._position.step,
+            tensors,
+            self._state(data, steps_ahead=steps_ahead),
+        )
 
     def _tensors(self) -> dict[str, LazyTensor]:
         return snapshot.take(self._variables(), model=self._model)
@@ -352,9 +358,9 @@ class Training:
             "data": self._source.describe(),
         }
 
-    def _new_position(self, *, step: int | None = None) -> Position:
+    def _new_position(self, *, step: int) -> Position:
         return Position(
-            step=self._run.step if step is None else step,
+            step=step,
             fit=self._fit,
             steps_per_execution=self._model.steps_per_execution,
             epochs=self._epochs,

@@ -70,10 +70,16 @@ def iterator_bytes(iterator: Any) -> bytes:
     resource = getattr(iterator, "_iterator_resource", None)
     if resource is None:
         raise ValueError(f"a {type(iterator).__name__} has no state to read")
+    # As tf.train.Checkpoint does: never a state that is not whole, unless the
+    # dataset's owner says so (Keras does for arrays, whose shuffled order is
+    # part of the iterator's state).
+    fail = tf.data.experimental.ExternalStatePolicy.FAIL
+    dataset = getattr(iterator, "_dataset", None)
+    policy = dataset.options().experimental_external_state_policy if dataset else None
     try:
         state = tf.raw_ops.SerializeIterator(
             resource_handle=resource,
-            external_state_policy=2,  # FAIL: never a state that is not whole.
+            external_state_policy=(fail if policy is None else policy).value,
         )
         return bytes(tf.io.serialize_tensor(state).numpy())
     except tf.errors.OpError as error:

@@ -1,0 +1,1 @@
+"""Doubles and tools to test with: ours, and those of programs built on us."""
