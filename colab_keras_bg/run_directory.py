@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from colab_keras_bg._version import __version__
-from colab_keras_bg.checkpoint.head import Head
+from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
 from colab_keras_bg.errors import NoSpaceError, RunHeldError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempt, Attempts
+from colab_keras_bg.storage.filesystem import PosixFileSystem
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import (
@@ -83,20 +84,44 @@ class RunDirectory:
             raise ValueError("The run is not held.")
         return self._lock.handle
 
-    def set_aside(self) -> None:
-        """Gives what the directory holds another name beside it.
+    def holds_a_run(self) -> bool:
+        """Whether anything of a run is there, whole or not.
+
+        Raises:
+            StorageUnavailableError: If the directory cannot be read.
+        """
+        return self.path.is_dir() and (
+            any(self.storage.exists(name) for name in (RUN, HEAD, DONE))
+            or bool(self.attempts.numbers())
+            or bool(self.checkpoints.steps() or self.finals.steps())
+        )
+
+    def set_aside(self, *, needed: Sequence[str | os.PathLike[str]] = ()) -> None:
+        """Gives the run that is there, if any, another name beside it.
+
+        Args:
+            needed: Files that must stay where they are: the program. The
+                present directory must, too.
 
         Raises:
             RunHeldError: If a live attempt holds the run.
             UsageError: If it cannot be renamed.
         """
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.holds_a_run():
             return
-        if holder := DirectoryLock.holder_of(self.path):
-            raise RunHeldError(str(self.path), holder=holder)
+        for place in (os.getcwd(), *needed):
+            if Path(os.path.realpath(place)).is_relative_to(
+                os.path.realpath(self.path)
+            ):
+                raise UsageError(
+                    f"{self.path} cannot be set aside: {place} is needed, "
+                    "and in it. Start from elsewhere, or give the run a "
+                    "directory of its own."
+                )
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = f"{self.path.name}.set-aside-{stamp}-{secrets.token_hex(2)}"
         aside = self.path.with_name(name)
+        self._lock = self._acquire()  # Nobody begins while it is renamed.
         try:
             os.rename(self.path, aside)
         except OSError as error:
@@ -104,6 +129,8 @@ class RunDirectory:
                 f"{self.path} cannot be set aside as {aside}: "
                 f"{error.strerror}. Move it yourself, or give another one."
             ) from None
+        finally:
+            self.release()
         say(f"starting over; what was there is now in {aside}")
 
     def hold(self) -> Checkpoint | None:
@@ -121,10 +148,7 @@ class RunDirectory:
             StorageUnavailableError: If the directory cannot be read.
         """
         self._check_writable()
-        self._lock = DirectoryLock.acquire(
-            self.path,
-            holder=f"process {os.getpid()} on {socket.gethostname()}",
-        )
+        self._lock = self._acquire()
         try:
             self.head = self._read_head()
             return self.checkpoints.latest(expected=self.head.step)
@@ -203,8 +227,12 @@ class RunDirectory:
         self.head.write(self.storage)
 
     def went_on_from(self, step: int) -> None:
-        """Records the step that the present attempt goes on from."""
-        attempt = self.attempts.read(self.attempt)
+        """Records the step that the present attempt goes on from.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        attempt = self._present_attempt()
         if attempt is not None and attempt.from_step is None:
             self.attempts.write(attempt.begun(from_step=step))
 
@@ -214,8 +242,11 @@ class RunDirectory:
         Args:
             exit_status: Its exit status, if it has one.
             reason: Why, in words.
+
+        Raises:
+            StorageError: If it cannot be written.
         """
-        attempt = self.attempts.read(self.attempt)
+        attempt = self._present_attempt()
         if attempt is not None:
             self.attempts.write(
                 attempt.finish(
@@ -240,11 +271,15 @@ class RunDirectory:
             step: The last step.
             reason: Why, in words.
             command: What had been asked for.
+
+        Raises:
+            StorageError: If it cannot be written.
         """
         write_record(
             self.storage,
             DONE,
             {
+                "attempt": self.attempt,
                 "step": step,
                 "reason": reason,
                 "command": list(command),
@@ -257,9 +292,15 @@ class RunDirectory:
         if self.storage.exists(DONE):
             self.storage.delete(DONE)
 
+    def _acquire(self) -> DirectoryLock:
+        return DirectoryLock.acquire(
+            self.path,
+            holder=f"process {os.getpid()} on {socket.gethostname()}",
+        )
+
     def _check_writable(self) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self._make()
             probe = self.path / f".probe-{secrets.token_hex(4)}.tmp"
             try:
                 probe.write_bytes(b"\0" * 65536)
@@ -267,11 +308,26 @@ class RunDirectory:
                 probe.unlink(missing_ok=True)
         except OSError as error:
             if LocalStorage.is_full(error):
-                raise NoSpaceError("anything", where=str(self.path)) from None
+                raise NoSpaceError("a first file", where=str(self.path)) from None
             raise UsageError(
                 f"The run directory {self.path} cannot be written: "
                 f"{error.strerror}. Give another one, or mend its permissions."
             ) from None
+
+    def _make(self) -> None:
+        """Makes the directory so that a power cut does not forget it."""
+        parents = [self.path, *self.path.parents]
+        missing = [path for path in parents if not path.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        for path in reversed(missing):
+            PosixFileSystem().fsync_directory(path.parent)
+
+    def _present_attempt(self) -> Attempt | None:
+        try:
+            return self.attempts.read(self.attempt)
+        except DamagedRecordError as error:
+            say(f"{error} It stays as it is.")
+            return None
 
     def _read_head(self) -> Head:
         try:
@@ -293,6 +349,7 @@ class RunDirectory:
         """This process' attempt; the same again if it comes back."""
         mine = _attempt_of_this_process.get(self.path)
         if mine is None or mine != max(self.attempts.numbers(), default=0):
-            mine = self.attempts.next_number()
+            # HEAD remembers the last one, should its folder be gone.
+            mine = max(self.attempts.next_number(), self.head.attempt + 1)
         _attempt_of_this_process[self.path] = mine
         return mine

@@ -72,6 +72,29 @@ class FitLoop:
         original = self.epoch_iterator._enumerate_iterator
         self.epoch_iterator._enumerate_iterator = lambda: wrapper(original)
 
+    def last_logs(self) -> Any:
+        """What the train function last returned in this epoch.
+
+        Only between two turns, when `fit` stands above us in the call stack.
+        """
+        frame = sys._getframe(1)
+        while frame is not None:
+            if frame.f_locals.get("epoch_iterator") is self.epoch_iterator:
+                return frame.f_locals.get("logs")
+            frame = frame.f_back
+        return None
+
+    @property
+    def length_is_sure(self) -> bool:
+        """Whether a turn is only begun when there is a batch for it.
+
+        Not so with `steps_per_epoch`, which may ask for more than there is,
+        nor with a length that Keras has learnt, which is one too long.
+        """
+        adapter = self.epoch_iterator.data_adapter
+        given = self.epoch_iterator.steps_per_epoch
+        return given is None and adapter.num_batches is not None
+
     def call_last(self, callback: keras.callbacks.Callback) -> None:
         """Adds a callback behind all others, `History` and progress too.
 

@@ -88,6 +88,7 @@ class Training:
             NoUsableCheckpointError: If there are checkpoints and none
                 verifies.
         """
+        self._take_logs_back()  # An earlier `fit` may have been cut off.
         found = self._checkpoint()
         if found is None:
             self._run.go_on_from(self._position.step, epoch=0)
@@ -109,6 +110,7 @@ class Training:
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any] | None) -> None:
         """After every callback's `on_epoch_end`."""
+        self._take_logs_back()
         stopping = bool(self._model.stop_training)
         if self._open_turn and stopping:
             self._count(self._open_turn)  # The loop was left by `break`.
@@ -254,6 +256,7 @@ class Training:
         keras_iterator = self._loop.epoch_iterator
         if found is not None:
             keras_iterator._num_batches = loop_state["num_batches"]
+            self._lend_logs(loop_state["logs"])
             if not skip:
                 self._put_data_back(found, None)
                 keras_iterator._steps_seen = loop_state["steps_seen"]
@@ -274,11 +277,31 @@ class Training:
                 found = None
             elif index and self._run.saves.due(self._position.step):
                 self._save(iterator=turn[-1], steps_ahead=True)
+            self._source.last_iterator = turn[-1]
             self._open_turn = self._loop.batches_of_turn(
                 turn, most=self._model.steps_per_execution
             )
             yield turn
             self._count(self._open_turn)
+
+    def _lend_logs(self, logs: Mapping[str, Any] | None) -> None:
+        """Gives `fit` the logs of the last step that was done before.
+
+        It needs them where an epoch turns out to be over at once.
+        """
+        if not logs:
+            return
+        original = self._model._get_metrics_result_or_logs
+        # Not by Keras' own __setattr__, which tracks what a model holds.
+        object.__setattr__(
+            self._model,
+            "_get_metrics_result_or_logs",
+            lambda now: original(now or dict(logs)),
+        )
+
+    def _take_logs_back(self) -> None:
+        if "_get_metrics_result_or_logs" in vars(self._model):
+            object.__delattr__(self._model, "_get_metrics_result_or_logs")
 
     def _put_data_back(self, found: Checkpoint, iterator: Any) -> None:
         self._source.put_back(
@@ -332,11 +355,15 @@ class Training:
         keras_iterator = self._loop.epoch_iterator
         # Between two turns Keras has counted the coming one already.
         ahead = self._model.steps_per_execution if steps_ahead else 0
+        logs = None
+        if steps_ahead and not self._loop.length_is_sure:
+            logs = plain(self._loop.last_logs())
         return {
             "position": self._position.to_json(),
             "loop": {
                 "steps_seen": keras_iterator._steps_seen - ahead,
                 "num_batches": keras_iterator._num_batches,
+                "logs": logs,
             },
             "data": dict(data),
             "history": {

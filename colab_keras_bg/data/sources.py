@@ -11,22 +11,28 @@ the batches again and dropping them.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Source", "source_of"]
+from colab_keras_bg.journal.announce import say
 
-_log = logging.getLogger(__name__)
+__all__ = ["Source", "source_of"]
 
 ITERATOR = "data/iterator"
 
+State = tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]
+
 
 class Source(ABC):
-    """The data of one `fit`, as something that can be put back."""
+    """The data of one `fit`, as something that can be put back.
+
+    Attributes:
+        guarantee: How exactly it can be put back, in words.
+        last_iterator: The iterator that `fit` last drew from.
+    """
 
     guarantee: str
 
@@ -37,6 +43,7 @@ class Source(ABC):
             epoch_iterator: The `EpochIterator` of the running `fit`.
         """
         self._epoch_iterator = epoch_iterator
+        self.last_iterator: Any = None
 
     def describe(self) -> dict[str, Any]:
         """What decides the batches, as JSON values."""
@@ -56,9 +63,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def state(
-        self, iterator: Any
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    def state(self, iterator: Any) -> State:
         """What is needed to go on from here.
 
         Args:
@@ -101,9 +106,7 @@ class RandomAccess(Source):
         """See `Source.epoch_begins`."""
         self._epoch_iterator.data_adapter.start_at(epoch, batch)
 
-    def state(
-        self, iterator: Any
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    def state(self, iterator: Any) -> State:
         """The position says it all."""
         return {"kind": "random access"}, {}
 
@@ -126,9 +129,7 @@ class Replay(Source):
         "interrupted epoch are drawn again and dropped"
     )
 
-    def state(
-        self, iterator: Any
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    def state(self, iterator: Any) -> State:
         """The position says it all."""
         return {"kind": "replay"}, {}
 
@@ -143,15 +144,18 @@ class Replay(Source):
         """Draws and drops."""
         if iterator is None or not batches:
             return
-        _log.warning(
-            "drawing %d batches again to come to where the run was", batches
-        )
+        say(f"drawing {batches} batches again to come to where the run was")
         for _ in range(batches):
             next(iterator)
 
 
 class TFIterator(Replay):
-    """A `tf.data` pipeline, by its iterator's state."""
+    """A `tf.data` pipeline, by its iterator's state.
+
+    Between two epochs the state is that of the iterator which Keras made
+    ahead, or else of the one that has just ended: it holds how many orders
+    the pipeline's shuffle has given out.
+    """
 
     guarantee = "exact, by the state of the tf.data iterator"
 
@@ -160,33 +164,27 @@ class TFIterator(Replay):
         super().__init__(epoch_iterator)
         self._refused = False
 
-    def state(
-        self, iterator: Any
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-        """The iterator's state; of the one in waiting between two epochs."""
+    def state(self, iterator: Any) -> State:
+        """See `Source.state`."""
         from colab_keras_bg.training_state import tensorflow as adapter
 
-        waiting = self._epoch_iterator._current_iterator
-        subject = iterator if iterator is not None else waiting
-        common = {
-            "steps_seen": self._epoch_iterator._steps_seen,
-            "num_batches": self._epoch_iterator._num_batches,
-        }
+        ahead = self._epoch_iterator._current_iterator
+        subject = iterator or ahead or self.last_iterator
         if subject is None or self._refused:
-            return {"kind": "replay", **common}, {}
+            return super().state(iterator)
         try:
             state = adapter.iterator_bytes(subject)
         except ValueError as error:
             self._refused = True
-            _log.warning(
-                "the state of this tf.data pipeline cannot be saved (%s); to "
-                "continue, its batches will be drawn again and dropped, which "
-                "is exact only if they come in the same order again",
-                str(error).splitlines()[0][:200],
+            say(
+                f"the state of this tf.data pipeline cannot be saved ({error});"
+                " to continue, its batches will be drawn again and dropped, "
+                "which is exact only if they come in the same order again. "
+                "bg.data.arrays(...) is exact at no cost."
             )
-            return {"kind": "replay", **common}, {}
+            return super().state(iterator)
         return (
-            {"kind": "tf.data iterator", **common},
+            {"kind": "tf.data iterator", "ahead": ahead is not None},
             {ITERATOR: np.frombuffer(state, dtype=np.uint8)},
         )
 
@@ -198,22 +196,19 @@ class TFIterator(Replay):
         *,
         batches: int,
     ) -> None:
-        """Sets the iterator's state, or replays where there is none."""
+        """See `Source.put_back`."""
         from colab_keras_bg.training_state import tensorflow as adapter
 
-        keras_iterator = self._epoch_iterator
         if ITERATOR not in tensors:
             super().put_back(iterator, state, tensors, batches=batches)
-        elif iterator is None:
-            # Keras makes an iterator ahead at the end of an epoch. It holds
-            # how many orders the pipeline's shuffle has given out.
-            iterator = iter(keras_iterator._get_iterator())
-            adapter.set_iterator_bytes(iterator, bytes(tensors[ITERATOR]))
-            keras_iterator._current_iterator = iterator
-        else:
-            adapter.set_iterator_bytes(iterator, bytes(tensors[ITERATOR]))
-        keras_iterator._num_batches = state.get("num_batches")
-        keras_iterator._steps_seen = state.get("steps_seen", 0)
+            return
+        keras_iterator = self._epoch_iterator
+        subject = iterator or iter(keras_iterator._get_iterator())
+        adapter.set_iterator_bytes(subject, bytes(tensors[ITERATOR]))
+        if iterator is None:
+            self.last_iterator = subject
+            if state.get("ahead"):
+                keras_iterator._current_iterator = subject
 
 
 def source_of(epoch_iterator: Any) -> Source:

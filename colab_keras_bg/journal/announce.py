@@ -1,15 +1,38 @@
 """What this package says to the person at the console.
 
 Invariant: one line a message, under one name, on standard error, so that a
-program's own output stays its own; a closed console never stops a training.
+program's own output stays its own; a closed console never stops a training,
+and nothing that was read from a file reaches the terminal as a command.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 
-__all__ = ["say"]
+__all__ = ["printable", "say"]
+
+# What a terminal obeys instead of showing, and halves of characters, which
+# no stream can encode. Only the end of a line stays.
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""A text that a terminal shows and does not obey.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text with control characters as escapes; ends of lines stay.
+
+    >>> printable("\x1b[2J")
+    '\\x1b[2J'
+    """
+    return _UNPRINTABLE.sub(
+        lambda found: found[0].encode("unicode_escape").decode(), text
+    )
 
 
 def say(message: str) -> None:
@@ -19,5 +42,5 @@ def say(message: str) -> None:
         message: What to say; several lines are kept as they are.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"colab-keras-bg: {message}\n")
+        sys.stderr.write(f"colab-keras-bg: {printable(message)}\n")
         sys.stderr.flush()

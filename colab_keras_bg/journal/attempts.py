@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.records import (
     DamagedRecordError,
     read_record,
     write_record,
 )
-from colab_keras_bg.storage.interface import Storage
 
-__all__ = ["Attempt", "Attempts", "attempt_directory"]
+__all__ = ["Attempt", "Attempts", "attempt_directory", "record_name"]
 
 _DIRECTORY = re.compile(r"attempts/(\d{4,9})/")
 
@@ -26,6 +26,11 @@ _DIRECTORY = re.compile(r"attempts/(\d{4,9})/")
 def attempt_directory(number: int) -> str:
     """The folder of an attempt: `attempts/0003`."""
     return f"attempts/{number:04d}"
+
+
+def record_name(number: int) -> str:
+    """The record of an attempt: `attempts/0003/attempt.json`."""
+    return f"{attempt_directory(number)}/attempt.json"
 
 
 @dataclass(frozen=True)
@@ -93,30 +98,49 @@ class Attempts:
         Raises:
             StorageError: If it cannot be written.
         """
-        name = f"{attempt_directory(attempt.number)}/attempt.json"
+        name = record_name(attempt.number)
         write_record(self._storage, name, asdict(attempt))
 
     def read(self, number: int) -> Attempt | None:
-        """Reads an attempt's record; None if it is not there or damaged."""
-        name = f"{attempt_directory(number)}/attempt.json"
-        try:
-            record = read_record(self._storage, name)
-        except DamagedRecordError:
-            return None
-        return None if record is None else _attempt(record)
+        """Reads an attempt's record; None if there is none.
 
-    def latest(self) -> Attempt | None:
-        """The newest attempt whose record can be read."""
-        for number in reversed(self.numbers()):
-            attempt = self.read(number)
-            if attempt is not None:
-                return attempt
-        return None
+        Raises:
+            DamagedRecordError: If it is not the record of this attempt.
+            StorageUnavailableError: If it cannot be read.
+        """
+        record = read_record(self._storage, record_name(number))
+        return None if record is None else _attempt(record, number)
 
 
-def _attempt(record: Mapping[str, Any]) -> Attempt | None:
-    known = {field.name for field in fields(Attempt)}
+_NUMBER = (int, float)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "number": (int,),
+    "started": _NUMBER,
+    "pid": (int,),
+    "host": (str,),
+    "command": (list, tuple),
+    "from_step": (int, type(None)),
+    "ended": (*_NUMBER, type(None)),
+    "exit_status": (int, type(None)),
+    "reason": (str,),
+}
+
+
+def _attempt(record: Mapping[str, Any], number: int) -> Attempt:
+    known = {k: v for k, v in record.items() if k in _TYPES}
+    for name, value in known.items():
+        if not isinstance(value, _TYPES[name]) or isinstance(value, bool):
+            raise DamagedRecordError(
+                record_name(number), reason=f"its {name!r} is {value!r:.80}"
+            )
     try:
-        return Attempt(**{k: v for k, v in record.items() if k in known})
+        attempt = Attempt(**known)
     except TypeError:
-        return None
+        raise DamagedRecordError(
+            record_name(number), reason="it is no attempt's"
+        ) from None
+    if attempt.number != number:
+        raise DamagedRecordError(
+            record_name(number), reason=f"its number is {attempt.number}"
+        )
+    return attempt

@@ -6,6 +6,7 @@ is old then, which is what a reader looks at.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,23 +19,31 @@ from colab_keras_bg.storage.records import write_record
 __all__ = ["STATUS", "Heartbeat"]
 
 STATUS = "status.json"
-INTERVAL_SECS = 10.0
 
 
 class Heartbeat:
     """Writes vital signs from a thread of its own."""
 
     def __init__(
-        self, storage: Storage, vital_signs: Callable[[], Mapping[str, Any]]
+        self,
+        storage: Storage,
+        vital_signs: Callable[[], Mapping[str, Any]],
+        *,
+        interval_secs: float = 10.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Starts silent.
 
         Args:
             storage: The run directory.
             vital_signs: What to write, as JSON values.
+            interval_secs: How long to wait between two beats.
+            clock: Seconds since 1970.
         """
         self._storage = storage
         self._vital_signs = vital_signs
+        self._interval_secs = interval_secs
+        self._clock = clock
         self._wake = threading.Event()
         self._ending = False
         self._thread: threading.Thread | None = None
@@ -62,17 +71,13 @@ class Heartbeat:
 
     def _work(self) -> None:
         while True:
+            # Read before the beat: the last one must tell of the end.
             ending = self._ending
-            try:
-                write_record(
-                    self._storage,
-                    STATUS,
-                    {**self._vital_signs(), "heartbeat": time.time()},
-                )
-            except StorageError:
-                # A full disk: the old record stays, and its age tells.
-                pass
+            signs = {**self._vital_signs(), "heartbeat": self._clock()}
+            # On a full disk the old record stays, and its age tells.
+            with contextlib.suppress(StorageError):
+                write_record(self._storage, STATUS, signs)
             if ending:
                 return
-            self._wake.wait(INTERVAL_SECS)
+            self._wake.wait(self._interval_secs)
             self._wake.clear()

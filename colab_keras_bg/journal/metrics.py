@@ -1,13 +1,12 @@
 """`metrics.jsonl`: one line a report, in the order of steps.
 
-Invariant: the file holds whole lines only, and after a restore none from
-beyond the restored step; so each report is there once.
+Invariant: a report is added as a whole line behind whole lines, and after a
+restore none is left from beyond the restored step; so each is there once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -29,6 +28,7 @@ class MetricsJournal:
             path: A local file.
         """
         self._path = path
+        self._ends_whole = False
 
     def append(self, report: Mapping[str, Any]) -> None:
         """Adds a line.
@@ -43,6 +43,7 @@ class MetricsJournal:
             OSError: If it cannot be written; nothing is then half written.
         """
         line = json.dumps(report).encode() + b"\n"
+        self._drop_torn_line()
         with self._path.open("ab", buffering=0) as file:
             start = file.tell()
             try:
@@ -71,12 +72,25 @@ class MetricsJournal:
         if not self._path.exists():
             return 0
         lines = self._path.read_bytes().splitlines(keepends=True)
-        kept = list(itertools.takewhile(lambda line: _upto(line, step), lines))
-        if len(kept) < len(lines):
+        kept = _kept(lines, step)
+        if kept < len(lines):
             with self._path.open("r+b") as file:
-                file.truncate(sum(map(len, kept)))
+                file.truncate(sum(map(len, lines[:kept])))
                 os.fsync(file.fileno())
-        return len(lines) - len(kept)
+        return len(lines) - kept
+
+    def _drop_torn_line(self) -> None:
+        """Drops what a process that died has left of its last line."""
+        if self._ends_whole:
+            return
+        with (
+            contextlib.suppress(FileNotFoundError),
+            self._path.open("r+b") as file,
+        ):
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+        self._ends_whole = True
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -92,9 +106,20 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
                 yield report
 
 
-def _upto(line: bytes, step: int) -> bool:
-    report = _parsed(line)
-    return report is not None and bool(report["step"] <= step)
+def _kept(lines: list[bytes], step: int) -> int:
+    """How many lines to keep: up to the last report of this step.
+
+    A damaged line in between stays where it is: the reports behind it will
+    not be made again.
+    """
+    kept = 0
+    for index, line in enumerate(lines):
+        report = _parsed(line)
+        if report is not None and report["step"] > step:
+            break
+        if report is not None:
+            kept = index + 1
+    return kept
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -83,7 +83,9 @@ def iterator_bytes(iterator: Any) -> bytes:
         )
         return bytes(tf.io.serialize_tensor(state).numpy())
     except tf.errors.OpError as error:
-        raise ValueError(error.message) from error
+        # "{{function_node ...}} RandomShuffle is stateful. [Op:...] name: "
+        reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+        raise ValueError(reason.rstrip(".")) from error
 
 
 def set_iterator_bytes(iterator: Any, state: bytes) -> None:
