@@ -17,7 +17,7 @@ from typing import Any
 from colab_keras_bg._version import __version__
 from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
-from colab_keras_bg.errors import NoSpaceError, RunHeldError, UsageError
+from colab_keras_bg.errors import NoSpaceError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempt, Attempts
 from colab_keras_bg.storage.filesystem import PosixFileSystem
@@ -96,7 +96,9 @@ class RunDirectory:
             or bool(self.checkpoints.steps() or self.finals.steps())
         )
 
-    def set_aside(self, *, needed: Sequence[str | os.PathLike[str]] = ()) -> None:
+    def set_aside(
+        self, *, needed: Sequence[str | os.PathLike[str]] = ()
+    ) -> None:
         """Gives the run that is there, if any, another name beside it.
 
         Args:
@@ -308,7 +310,9 @@ class RunDirectory:
                 probe.unlink(missing_ok=True)
         except OSError as error:
             if LocalStorage.is_full(error):
-                raise NoSpaceError("a first file", where=str(self.path)) from None
+                raise NoSpaceError(
+                    "a first file", where=str(self.path)
+                ) from None
             raise UsageError(
                 f"The run directory {self.path} cannot be written: "
                 f"{error.strerror}. Give another one, or mend its permissions."

@@ -28,7 +28,7 @@ class Outcome:
 
     step: int
     took_secs: float
-    error: Exception | None
+    error: BaseException | None
 
 
 class BackgroundSaver:
@@ -57,23 +57,26 @@ class BackgroundSaver:
             save: Does it. May raise.
 
         Raises:
-            RuntimeError: If one is in flight.
+            RuntimeError: If one is in flight, or no thread can be started.
         """
         if self.busy:
             raise RuntimeError("A save is in flight.")
 
         def work() -> None:
-            started, error = self._clock(), None
+            started = self._clock()
+            error: BaseException | None = None
             try:
                 save()
-            except Exception as raised:  # noqa: BLE001 - handed to the caller
+            # Whatever it is: nobody but the caller would ever see it.
+            except BaseException as raised:  # noqa: BLE001 - handed over
                 error = raised
             self._outcome = Outcome(step, self._clock() - started, error)
 
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=work, name="checkpoint-save", daemon=False
         )
-        self._thread.start()
+        thread.start()
+        self._thread = thread
 
     def take_outcome(self, *, wait: bool = False) -> Outcome | None:
         """The outcome of the save that has ended since the last call.

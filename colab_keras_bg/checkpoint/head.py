@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from colab_keras_bg.storage.records import read_record, write_record
 from colab_keras_bg.storage.interface import Storage
+from colab_keras_bg.storage.records import (
+    DamagedRecordError,
+    read_record,
+    write_record,
+)
 
 __all__ = ["HEAD", "Head"]
 
@@ -52,10 +56,16 @@ class Head:
         record = read_record(storage, HEAD)
         if record is None:
             return None
-        step, committed = record.get("step"), record.get("committed")
+        match record:
+            case {"run_id": str(run_id), "attempt": int(attempt)}:
+                step, committed = record.get("step"), record.get("committed")
+            case _:
+                raise DamagedRecordError(HEAD, reason="it names no attempt")
+        if not (step is None or (type(step) is int and step >= 0)):
+            raise DamagedRecordError(HEAD, reason=f"its step is {step!r:.80}")
         return cls(
-            run_id=str(record.get("run_id", "")),
-            attempt=int(record.get("attempt", 0)),
-            step=step if type(step) is int else None,
+            run_id=run_id,
+            attempt=attempt,
+            step=step,
             committed=committed if isinstance(committed, float) else None,
         )

@@ -19,9 +19,12 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 
-_DIGITS = 9
-_STEP = re.compile(rf"step-(\d{{{_DIGITS},18}})")
-_DATA_FILE = re.compile(r"(tensors|state)-\d{4,9}-[0-9a-f]{8}\.[a-z]{4,11}")
+_STEP = re.compile(r"step-([0-9]{9,18})")
+_SUFFIXES = {"tensors": "safetensors", "state": "json"}
+_DATA_FILE = re.compile(
+    r"tensors-[0-9]{4,9}-[0-9a-f]{8}\.safetensors"
+    r"|state-[0-9]{4,9}-[0-9a-f]{8}\.json"
+)
 
 
 def step_directory(step: int) -> str:
@@ -29,10 +32,14 @@ def step_directory(step: int) -> str:
 
     Args:
         step: Training batches consumed since the run began, at least 0.
+
+    Raises:
+        ValueError: If it is negative, or has more than 18 digits.
     """
-    if step < 0:
-        raise ValueError(f"A step is not negative: {step}.")
-    return f"step-{step:0{_DIGITS}d}"
+    name = f"step-{step:09d}"
+    if _STEP.fullmatch(name) is None:
+        raise ValueError(f"This cannot be a step: {step}.")
+    return name
 
 
 def step_of(directory: str) -> int | None:
@@ -43,7 +50,7 @@ def step_of(directory: str) -> int | None:
     return int(match[1])
 
 
-def data_file_name(kind: str, *, attempt: int, suffix: str) -> str:
+def data_file_name(kind: str, *, attempt: int) -> str:
     """A name for a data file that was never used before.
 
     The same step may be saved again after its first save was lost, so the
@@ -52,11 +59,22 @@ def data_file_name(kind: str, *, attempt: int, suffix: str) -> str:
     Args:
         kind: `tensors` or `state`.
         attempt: The attempt that writes it.
-        suffix: Its ending, without the dot.
+
+    Raises:
+        ValueError: If an attempt cannot have this number.
     """
-    return f"{kind}-{attempt:04d}-{secrets.token_hex(4)}.{suffix}"
+    token = secrets.token_hex(4)
+    name = f"{kind}-{attempt:04d}-{token}.{_SUFFIXES[kind]}"
+    if not is_data_file_name(name):
+        raise ValueError(f"This cannot be an attempt: {attempt}.")
+    return name
 
 
-def is_data_file_name(name: str) -> bool:
-    """Whether a name could have been made by `data_file_name`."""
-    return _DATA_FILE.fullmatch(name) is not None
+def is_data_file_name(name: str, kind: str = "") -> bool:
+    """Whether a name could have been made by `data_file_name`.
+
+    Args:
+        name: The name.
+        kind: `tensors` or `state`; either if empty.
+    """
+    return bool(_DATA_FILE.fullmatch(name)) and name.startswith(kind)

@@ -8,6 +8,8 @@ unnoticed, and nothing in it is used before that is known.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,10 +17,12 @@ from typing import Any
 from colab_keras_bg.checkpoint.hashing import Digest, content_hash
 from colab_keras_bg.checkpoint.layout import is_data_file_name
 
-__all__ = ["FORMAT", "Manifest"]
+__all__ = ["FORMAT", "MAX_BYTES", "Manifest"]
 
 FORMAT = "colab_keras_bg.checkpoint/1"
-MAX_BYTES = 256 << 20
+MAX_BYTES = 64 << 20  # Some 400,000 tensors.
+
+_HEX = re.compile("[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,19 @@ class Manifest:
         return sum(digest.size_bytes for digest in self.files.values())
 
     def to_bytes(self) -> bytes:
-        """Its canonical form."""
+        """Its canonical form.
+
+        Raises:
+            ValueError: If it holds more than can be read back.
+        """
         body = {"format": FORMAT, **asdict(self)}
         body["xxh3_128"] = content_hash(_canonical(body))
-        return _canonical(body)
+        content = _canonical(body)
+        if len(content) > MAX_BYTES:
+            raise ValueError(
+                f"a manifest of {len(content)} bytes is larger than {MAX_BYTES}"
+            )
+        return content
 
     @classmethod
     def from_bytes(cls, content: bytes, *, step: int) -> Manifest:
@@ -67,52 +80,81 @@ class Manifest:
         """
         if not content:
             raise ValueError("it is empty")
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
         try:
             body = json.loads(content)
             written = body["format"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise ValueError("it is not a manifest, or not a whole one") from None
-        if written != FORMAT:
             raise ValueError(
-                f"its format is {str(written)[:80]!r}; this version reads "
-                f"{FORMAT!r}"
+                "it is not a manifest, or not a whole one"
+            ) from None
+        if written != FORMAT:
+            found = repr(written) if isinstance(written, str) else "unreadable"
+            raise ValueError(
+                f"its format is {found:.80}; this version reads {FORMAT!r}"
             )
         try:
-            found = cls._from_body(body)
+            manifest = cls._from_body(body)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError("it does not hold what a manifest holds") from None
-        if found.to_bytes() != content:
+        if manifest.to_bytes() != content:
             raise ValueError("its content does not match its hash")
-        if found.step != step:
-            raise ValueError(f"it belongs to step {found.step}")
-        return found
+        if manifest.step != step:
+            raise ValueError(f"it belongs to step {manifest.step}")
+        return manifest
 
     @classmethod
     def _from_body(cls, body: Mapping[str, Any]) -> Manifest:
+        """The values of a decoded manifest, if they have the right types."""
         files = {
-            str(name): Digest(
-                size_bytes=int(digest["size_bytes"]),
-                crc32c=str(digest["crc32c"]),
-                xxh3_128=str(digest["xxh3_128"]),
+            name: Digest(
+                size_bytes=_count(digest["size_bytes"]),
+                crc32c=_hash(digest["crc32c"], digits=8),
+                xxh3_128=_hash(digest["xxh3_128"], digits=32),
             )
             for name, digest in body["files"].items()
         }
         manifest = cls(
-            step=int(body["step"]),
-            attempt=int(body["attempt"]),
-            created=float(body["created"]),
-            tensors_file=str(body["tensors_file"]),
-            state_file=str(body["state_file"]),
+            step=_count(body["step"]),
+            attempt=_count(body["attempt"]),
+            created=_time(body["created"]),
+            tensors_file=body["tensors_file"],
+            state_file=body["state_file"],
             files=files,
-            tensors={str(k): str(v) for k, v in body["tensors"].items()},
+            tensors={
+                key: _hash(value, digits=32)
+                for key, value in body["tensors"].items()
+            },
         )
         if not all(map(is_data_file_name, files)):
             raise ValueError("a file name that is not ours")
-        if {manifest.tensors_file, manifest.state_file} - set(files):
-            raise ValueError("a file without a digest")
+        if not (
+            manifest.tensors_file in files
+            and manifest.state_file in files
+            and is_data_file_name(manifest.tensors_file, "tensors")
+            and is_data_file_name(manifest.state_file, "state")
+        ):
+            raise ValueError("a file without a digest, or of another kind")
         return manifest
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("not a number of things")
+    return value
+
+
+def _time(value: Any) -> float:
+    if type(value) is not float or not math.isfinite(value):
+        raise ValueError("not a time")
+    return value
+
+
+def _hash(value: Any, *, digits: int) -> str:
+    if not isinstance(value, str) or not _HEX.fullmatch(value):
+        raise ValueError("not a hash")
+    if len(value) != digits:
+        raise ValueError("not a hash of this length")
+    return value
 
 
 def _canonical(body: Mapping[str, Any]) -> bytes:

@@ -133,7 +133,8 @@ class AnyOf(SavePolicy):
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-_TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smh])")
+_TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def save_policy(save_freq: str | int | SavePolicy) -> SavePolicy:
@@ -159,7 +160,7 @@ def save_policy(save_freq: str | int | SavePolicy) -> SavePolicy:
             return EveryEpoch()
         if text == "auto":
             return Auto()
-        if re.fullmatch(r"\d{1,18}", text) and int(text) > 0:
+        if _NUMBER.fullmatch(text) and int(text) > 0:
             return EveryNSteps(int(text))
         match = _TIME.fullmatch(text)
         if match and float(match[1]) > 0:
@@ -188,12 +189,16 @@ class KeepLast(KeepPolicy):
 
     def kept(self, steps: Sequence[int]) -> frozenset[int]:
         """See `KeepPolicy.kept`."""
-        return frozenset(steps[-self.count :])
+        return frozenset(steps[max(0, len(steps) - self.count) :])
 
 
 @dataclass(frozen=True)
 class KeepEvery(KeepPolicy):
-    """The first checkpoint in each stretch of `steps` steps."""
+    """The first checkpoint in each stretch of `steps` steps.
+
+    But for the stretch that begins at step 0: what is kept lies at least
+    `steps` steps into the run.
+    """
 
     steps: int
 

@@ -12,13 +12,12 @@ Those are removed by `sweep`, which the one writer calls when it starts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from colab_keras_bg.checkpoint import tensors as safetensors
 from colab_keras_bg.checkpoint.hashing import Digest, Hasher, blocks
@@ -30,6 +29,11 @@ from colab_keras_bg.checkpoint.layout import (
 )
 from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.policies import KeepPolicy
+from colab_keras_bg.checkpoint.reading import (
+    Checkpoint,
+    read_checkpoint,
+    read_manifest,
+)
 from colab_keras_bg.errors import (
     DamagedCheckpointError,
     NoUsableCheckpointError,
@@ -37,33 +41,12 @@ from colab_keras_bg.errors import (
     Skipped,
     StepExistsError,
     StepNotFoundError,
+    StorageError,
 )
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.tensor import LazyTensor
 
 __all__ = ["Checkpoint", "CheckpointStore"]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A verified checkpoint.
-
-    Attributes:
-        manifest: What it consists of.
-        tensors: Its arrays by key; read-only, possibly views of a file.
-        state: Everything else, as decoded from JSON.
-        skipped: Newer checkpoints that were passed over, newest first.
-    """
-
-    manifest: Manifest
-    tensors: Mapping[str, np.ndarray[Any, Any]]
-    state: Mapping[str, Any]
-    skipped: tuple[Skipped, ...] = ()
-
-    @property
-    def step(self) -> int:
-        """Training batches consumed since the run began."""
-        return self.manifest.step
 
 
 class CheckpointStore:
@@ -86,6 +69,7 @@ class CheckpointStore:
         self._storage = storage
         self._prefix = prefix
         self._clock = clock
+        self._verdicts: dict[int, bool] = {}  # What saving or reading showed.
 
     def describe(self) -> str:
         """Where the checkpoints lie, for people."""
@@ -113,43 +97,49 @@ class CheckpointStore:
 
         Raises:
             StepExistsError: If the step is committed and verifies.
+            TypeError: If the state holds what is no JSON value.
+            ValueError: If a tensor cannot be stored; see `serialize`.
             NoSpaceError: If the storage is full.
             StorageError: If it cannot be written for another reason.
         """
+        content = json.dumps(state, indent=1).encode() + b"\n"
         if self._manifest_exists(step):
             self._give_up_damaged(step)
         hashes: dict[str, str] = {}
-        content = json.dumps(state, indent=1).encode() + b"\n"
         pieces = {
-            data_file_name(
-                "tensors", attempt=attempt, suffix="safetensors"
-            ): safetensors.serialize(tensors, hashes=hashes),
-            data_file_name("state", attempt=attempt, suffix="json"): blocks(
-                content
+            data_file_name("tensors", attempt=attempt): safetensors.serialize(
+                tensors, hashes=hashes
             ),
+            data_file_name("state", attempt=attempt): blocks(content),
         }
+        tensors_file, state_file = pieces
         files: dict[str, Digest] = {}
         try:
             for name, chunks in pieces.items():
                 files[name] = self._create(step, name, chunks)
-            tensors_file, state_file = pieces
             manifest = Manifest(
                 step=step,
                 attempt=attempt,
-                created=self._clock(),
+                created=float(self._clock()),
                 tensors_file=tensors_file,
                 state_file=state_file,
                 files=files,
                 tensors=hashes,
             )
             self._create(step, MANIFEST, [manifest.to_bytes()])
-        except Exception:
-            self._discard([f"{self._directory(step)}/{f}" for f in files])
+        except BaseException:
+            with contextlib.suppress(StorageError):  # Then `sweep` does it.
+                self._discard([f"{self._directory(step)}/{f}" for f in files])
             raise
+        self._verdicts[step] = True
         return manifest
 
     def steps(self) -> list[int]:
-        """The steps that have a manifest, oldest first; not yet verified."""
+        """The steps that have a manifest, oldest first; not yet verified.
+
+        Raises:
+            StorageUnavailableError: If the storage cannot be listed.
+        """
         found = set()
         for info in self._storage.list(f"{self._prefix}/"):
             directory, _, file = info.name[len(self._prefix) + 1 :].partition(
@@ -169,15 +159,11 @@ class CheckpointStore:
             StorageUnavailableError: If it cannot be read.
         """
         try:
-            content = self._storage.read(f"{self._directory(step)}/{MANIFEST}")
+            return read_manifest(
+                self._storage, self._directory(step), step=step
+            )
         except ObjectNotFoundError:
             raise StepNotFoundError(step, available=self.steps()) from None
-        try:
-            return Manifest.from_bytes(content, step=step)
-        except ValueError as error:
-            raise DamagedCheckpointError(
-                step, reason=f"{MANIFEST}: {error}"
-            ) from None
 
     def load(self, step: int) -> Checkpoint:
         """Reads and verifies one checkpoint.
@@ -187,19 +173,17 @@ class CheckpointStore:
             DamagedCheckpointError: If anything of it is not as committed.
             StorageUnavailableError: If it cannot be read.
         """
-        manifest = self.manifest(step)
-        files = {
-            name: self._verified(step, name, digest)
-            for name, digest in manifest.files.items()
-        }
         try:
-            return Checkpoint(
-                manifest,
-                tensors=safetensors.parse(files[manifest.tensors_file]),
-                state=json.loads(bytes(files[manifest.state_file])),
+            found = read_checkpoint(
+                self._storage, self._directory(step), self.manifest(step)
             )
-        except ValueError as error:
-            raise DamagedCheckpointError(step, reason=str(error)) from None
+        except DamagedCheckpointError:
+            self._verdicts[step] = False
+            if not self._manifest_exists(step):  # Deleted while we read.
+                raise StepNotFoundError(step, available=self.steps()) from None
+            raise
+        self._verdicts[step] = True
+        return found
 
     def latest(
         self, *, expected: int | None = None, below: int | None = None
@@ -230,9 +214,7 @@ class CheckpointStore:
                 reason = getattr(error, "reason", f"{MANIFEST} is missing")
                 skipped.append(Skipped(step, reason))
             else:
-                return Checkpoint(
-                    found.manifest, found.tensors, found.state, tuple(skipped)
-                )
+                return replace(found, skipped=tuple(skipped))
         if skipped:
             raise NoUsableCheckpointError(self.describe(), skipped=skipped)
         return None
@@ -246,31 +228,36 @@ class CheckpointStore:
         """
         if not self._manifest_exists(step):
             raise StepNotFoundError(step, available=self.steps())
-        self._storage.delete(f"{self._directory(step)}/{MANIFEST}")
-        self._discard(
-            [info.name for info in self._storage.list(self._directory(step) + "/")]
-        )
+        directory = self._directory(step)
+        self._verdicts.pop(step, None)
+        self._storage.delete(f"{directory}/{MANIFEST}")
+        self._discard([i.name for i in self._storage.list(f"{directory}/")])
 
     def retain(self, policy: KeepPolicy) -> list[int]:
         """Deletes what a policy does not keep.
 
-        The two newest checkpoints that look whole always stay, whatever the
-        policy says: the newest, and one to fall back to.
+        The two newest checkpoints that verify always stay, whatever the
+        policy says: the newest, and one to fall back to. As long as there are
+        no two, nothing is deleted.
 
         Returns:
-            The steps deleted.
+            The steps deleted, oldest first.
+
+        Raises:
+            StorageError: If one cannot be deleted.
+            StorageUnavailableError: If one cannot be read.
         """
         steps = self.steps()
-        whole: list[int] = []
+        whole: set[int] = set()
         for step in reversed(steps):
-            if len(whole) < 2 and self.looks_whole(step):
-                whole.append(step)
-        doomed = set(steps) - policy.kept(steps) - set(whole)
+            if len(whole) < 2 and self._verifies(step):
+                whole.add(step)
         if len(whole) < 2:
             return []
-        for step in sorted(doomed):
+        doomed = sorted(set(steps) - policy.kept(steps) - whole)
+        for step in doomed:
             self.delete(step)
-        return sorted(doomed)
+        return doomed
 
     def looks_whole(self, step: int) -> bool:
         """Whether the manifest and the sizes of the files are right.
@@ -297,27 +284,40 @@ class CheckpointStore:
 
         Returns:
             The names removed.
+
+        Raises:
+            StorageError: If one cannot be removed.
+            StorageUnavailableError: If that cannot be told.
         """
-        committed = set(self.steps())
+        named = {step: self._named(step) for step in self.steps()}
         doomed = []
-        for info in list(self._storage.list(f"{self._prefix}/")):
+        for info in self._storage.list(f"{self._prefix}/"):
             directory, _, file = info.name[len(self._prefix) + 1 :].partition(
                 "/"
             )
             step = step_of(directory)
-            if step is None:
-                continue
-            if step not in committed or (
-                file != MANIFEST and not self._names(step, file)
-            ):
+            names = named.get(step, frozenset()) if step is not None else None
+            if names is not None and file not in names:
                 doomed.append(info.name)
-        return self._discard(doomed)
+        removed = self._discard(doomed)
+        return removed + list(self._storage.sweep(self._prefix))
 
-    def _names(self, step: int, file: str) -> bool:
+    def _named(self, step: int) -> frozenset[str] | None:
+        """The files of a step; None if its manifest does not tell."""
         try:
-            return file in self.manifest(step).files
+            return frozenset(self.manifest(step).files) | {MANIFEST}
+        except DamagedCheckpointError:
+            return None
+
+    def _verifies(self, step: int) -> bool:
+        """Whether a step is whole; reads it back if we never did."""
+        if step in self._verdicts:
+            return self._verdicts[step] and self.looks_whole(step)
+        try:
+            self.load(step)
         except (DamagedCheckpointError, StepNotFoundError):
-            return True
+            return False
+        return True
 
     def _directory(self, step: int) -> str:
         return f"{self._prefix}/{step_directory(step)}"
@@ -342,29 +342,6 @@ class CheckpointStore:
             self.delete(step)
         else:
             raise StepExistsError(step)
-
-    def _verified(self, step: int, name: str, digest: Digest) -> memoryview:
-        try:
-            content = self._storage.map(f"{self._directory(step)}/{name}")
-        except ObjectNotFoundError:
-            raise DamagedCheckpointError(
-                step, reason=f"{name} is missing"
-            ) from None
-        if len(content) != digest.size_bytes:
-            raise DamagedCheckpointError(
-                step,
-                reason=f"{name} has {len(content)} bytes instead of "
-                f"{digest.size_bytes}",
-            )
-        hasher = Hasher()
-        for block in blocks(content):
-            hasher.update(block)
-        if hasher.digest() != digest:
-            raise DamagedCheckpointError(
-                step, reason=f"{name} does not have the content it was "
-                "written with (its hash differs)",
-            )
-        return content
 
     def _discard(self, names: list[str]) -> list[str]:
         """Removes files that nothing names; those that are gone are gone."""

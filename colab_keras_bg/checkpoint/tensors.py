@@ -24,6 +24,8 @@ from colab_keras_bg.tensor import LazyTensor
 __all__ = ["parse", "serialize"]
 
 MAX_HEADER_BYTES = 100_000_000  # The limit of the reference reader.
+_MAX_DIMENSIONS = 64  # NumPy's.
+_METADATA = "__metadata__"
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
@@ -62,29 +64,36 @@ def serialize(
         The file's bytes, in order.
 
     Raises:
-        ValueError: If a dtype has no name in the format, or if a tensor
-            is not what it was announced to be.
+        ValueError: If a dtype has no name in the format, which knows no
+            big-endian numbers, if a key or the whole header cannot be
+            written, or if a tensor is not what it was announced to be.
     """
     yield _header(tensors)
     for key in list(tensors):
-        tensor = tensors[key]
-        values = np.ascontiguousarray(tensor.fetch()).reshape(tensor.shape)
-        if values.dtype != tensor.dtype:
-            raise ValueError(
-                f"{key}: announced as {tensor.dtype}, fetched {values.dtype}"
-            )
+        values = _fetched(key, tensors[key])
         data = memoryview(values.reshape(-1).view(np.uint8))
         hashes[key] = content_hash(data)
         yield from blocks(data)
 
 
+def _fetched(key: str, tensor: LazyTensor) -> np.ndarray[Any, Any]:
+    values = np.asarray(tensor.fetch())
+    if values.dtype != tensor.dtype or values.shape != tensor.shape:
+        raise ValueError(
+            f"{key}: announced as {tensor.dtype} of shape {tensor.shape}, "
+            f"fetched {values.dtype} of shape {values.shape}"
+        )
+    return np.ascontiguousarray(values)
+
+
 def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
-    entries: dict[str, Any] = {"__metadata__": {"format": "np"}}
+    entries: dict[str, Any] = {_METADATA: {"format": "np"}}
     end = 0
     for key, tensor in tensors.items():
-        if tensor.dtype not in _NAMES:
+        if tensor.dtype not in _NAMES or key == _METADATA:
             raise ValueError(
-                f"{key}: a safetensors file cannot hold {tensor.dtype}"
+                f"{key}: a safetensors file cannot hold {tensor.dtype} "
+                "under this name"
             )
         start, end = end, end + tensor.size_bytes
         entries[key] = {
@@ -92,9 +101,15 @@ def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # The values start aligned.
-    return struct.pack("<Q", len(text)) + text
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+    header = text.encode()
+    header += b" " * (-len(header) % 8)  # The values start aligned.
+    if len(header) > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"the names of {len(tensors)} tensors take more than the "
+            f"{MAX_HEADER_BYTES} bytes that a safetensors header may have"
+        )
+    return struct.pack("<Q", len(header)) + header
 
 
 def parse(file: memoryview) -> dict[str, np.ndarray[Any, Any]]:
@@ -116,8 +131,10 @@ def parse(file: memoryview) -> dict[str, np.ndarray[Any, Any]]:
     ):
         raise ValueError("the header's size does not fit the file")
     try:
-        entries = json.loads(bytes(file[8 : 8 + header_bytes]))
-        entries.pop("__metadata__", None)
+        entries = json.loads(
+            bytes(file[8 : 8 + header_bytes]), object_pairs_hook=_unique
+        )
+        entries.pop(_METADATA, None)
         placed = sorted(
             (tuple(entry["data_offsets"]), key, entry)
             for key, entry in entries.items()
@@ -134,21 +151,32 @@ def parse(file: memoryview) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name that stands there twice")
+    return found
+
+
 def _view(
     data: memoryview, position: int, offsets: Any, key: str, entry: Any
 ) -> np.ndarray[Any, Any]:
-    dtype = _DTYPES.get(entry.get("dtype"))
-    shape = entry.get("shape")
-    if dtype is None or not (
-        isinstance(shape, list)
-        and all(type(n) is int and n >= 0 for n in shape)
+    name, shape = entry.get("dtype"), entry.get("shape")
+    if not (
+        isinstance(name, str)
+        and name in _DTYPES
+        and isinstance(shape, list)
+        and len(shape) <= _MAX_DIMENSIONS
         and len(offsets) == 2
-        and all(type(n) is int for n in offsets)
+        and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, *offsets))
     ):
-        raise ValueError(f"the header's entry of {key!r} is not valid")
-    start, end = offsets
+        raise ValueError(f"the header's entry of {key!r:.80} is not valid")
+    dtype, (start, end) = _DTYPES[name], offsets
     if start != position or end - start != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"the place of {key!r} does not fit its shape")
+        raise ValueError(f"the place of {key!r:.80} does not fit its shape")
     if end > len(data):
-        raise ValueError(f"the file ends before {key!r} does")
-    return np.frombuffer(data[start:end], dtype=dtype).reshape(shape)
+        raise ValueError(f"the file ends before {key!r:.80} does")
+    try:
+        return np.frombuffer(data[start:end], dtype=dtype).reshape(shape)
+    except ValueError:  # No bytes, and dimensions beyond any memory.
+        raise ValueError(f"the shape of {key!r:.80} is not valid") from None

@@ -7,6 +7,7 @@ own flags, defines and parses nothing.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from absl import flags
 from colab_keras_bg.errors import UsageError
 
 __all__ = ["Command", "new_flags", "one_name", "parse", "usage"]
+
+_COMMON = ("help", "helpfull")
 
 
 @dataclass(frozen=True)
@@ -43,25 +46,28 @@ def new_flags(command: Command) -> flags.FlagValues:
     """The flags of a command, not yet parsed."""
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # Flags may stand behind names.
+    command.define(values)
     flags.DEFINE_boolean(
         "help", False, "Print this and end.", short_name="h", flag_values=values
     )
     flags.DEFINE_boolean(
         "helpfull",
         False,
-        "Print this with the flags for flags, and end.",
+        "Print this with the flags that every command has, and end.",
         flag_values=values,
     )
-    command.define(values)
     return values
 
 
-def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
+def parse(
+    values: flags.FlagValues, arguments: Sequence[str], *, command: Command
+) -> list[str]:
     """Parses a command's arguments.
 
     Args:
         values: Its flags; set by this.
         arguments: What was typed behind the command's name.
+        command: The command, for the message.
 
     Returns:
         The arguments that are not flags.
@@ -71,8 +77,20 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     """
     try:
         return list(values(["colab-keras-bg", *arguments])[1:])
-    except flags.Error as error:
-        raise UsageError(" ".join(str(error).split())) from None
+    except flags.UnrecognizedFlagError as error:
+        text = str(error)  # With absl's own guess at what was meant, if any.
+        _, guess, names = text.partition(" Did you mean: ")
+        advice = f" Did you mean --{names.rstrip(' ?')}?" if guess else ""
+        raise UsageError(
+            f"There is no flag {_typed(error)}.{advice} "
+            f"`colab-keras-bg {command.name} --help` lists the flags; those "
+            "of a program follow `--`."
+        ) from None
+    except flags.IllegalFlagValueError as error:
+        raise UsageError(_illegal(values, error)) from None
+    except (flags.Error, UnicodeDecodeError) as error:
+        text = " ".join(str(error).removeprefix("ERROR:: ").split())
+        raise UsageError(f"The flags cannot be read: {text}.") from None
 
 
 def one_name(names: Sequence[str], *, what: str) -> str:
@@ -92,7 +110,7 @@ def one_name(names: Sequence[str], *, what: str) -> str:
 
 
 def usage(command: Command, *, full: bool = False) -> str:
-    """The text of `--help`.
+    """The text of `--help`, 80 columns wide.
 
     Args:
         command: The command.
@@ -106,22 +124,47 @@ def usage(command: Command, *, full: bool = False) -> str:
     ]
     if command.details:
         lines += ["", command.details.strip("\n")]
+    names = dict.fromkeys(values[name].name for name in values)
+    shown = [name for name in names if full or name not in _COMMON]
     lines += ["", "flags:"]
-    for name in sorted({values[name].name for name in values}):
-        flag = values[name]
-        if name in ("help", "helpfull") and not full:
-            continue
-        default = flag.default_as_str
-        shown = f" (default {default})" if flag.default is not None else ""
-        form = f"--{name}" if flag.boolean else f"--{name}=..."
-        lines += [f"  {form}", f"      {flag.help}{shown}"]
-    lines += [
-        "  --flagfile=FILE",
-        "      Read flags from a file, one a line.",
-    ]
+    for name in shown:
+        lines += _explained(values[name])
+    lines += ["  --flagfile=FILE", "      Read flags from a file, one a line."]
     if full:
         lines += [
             "  --undefok=NAMES",
-            "      Accept these flags although they are not known.",
+            "      Pass over these flags where they are not known.",
         ]
     return "\n".join(lines)
+
+
+def _explained(flag: Any) -> list[str]:
+    kind = {"bool": "", "int": "=N"}.get(flag.flag_type(), "=...")
+    text = flag.help
+    if flag.default not in (None, False):
+        text += f" Default: {flag.default}."
+    return [
+        f"  --{flag.name}{kind}",
+        *textwrap.wrap(
+            text, 80, initial_indent=" " * 6, subsequent_indent=" " * 6
+        ),
+    ]
+
+
+def _typed(error: Any) -> str:
+    value = str(error.flagvalue)
+    return value if value.startswith("-") else f"--{error.flagname}"
+
+
+def _illegal(values: flags.FlagValues, error: Exception) -> str:
+    """What is allowed; absl says what is wrong, in the words of `int()`."""
+    text = str(error)
+    name = text.removeprefix("flag --").partition("=")[0]
+    if name not in values or error.__context__ is None:
+        return text
+    value = text.removesuffix(f": {error.__context__}").partition("=")[2]
+    flag: Any = values[name]
+    allowed = "true or false" if flag.boolean else flag.parser.syntactic_help
+    if allowed.startswith("integer"):
+        allowed = f"an {allowed}"
+    return f"--{name}={value} cannot be meant: give {allowed}."

@@ -42,7 +42,14 @@ def of_child(return_code: int) -> tuple[int, str]:
         return RESUMABLE, "interrupted"
     if return_code > 0:
         return return_code, f"the program failed (exit status {return_code})"
-    name = signal.Signals(-return_code).name
+    name = _name_of(-return_code)
     if -return_code in _CRASHES:
         return FAILED, f"the program crashed ({name})"
     return RESUMABLE, f"killed ({name})"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # A real-time signal between the first and the last.
+        return f"signal {number}"

@@ -6,13 +6,13 @@ started for it; nothing of it is imported or executed to find out.
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.util
 import os
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ class Program:
         kind: `built-in`, `file` or `module`.
         name: `digits`, an absolute path, or `package.module[:function]`.
         arguments: Its command line.
+        typed: A file's name as it was typed: what Python makes `argv[0]`.
     """
 
     kind: str
     name: str
     arguments: tuple[str, ...] = ()
+    typed: str = ""
 
     @classmethod
     def find(cls, name: str | None, arguments: Sequence[str]) -> Program:
@@ -59,20 +61,13 @@ class Program:
                     "give the path of a Python file, or package.module"
                     "[:function]."
                 )
-            return cls("file", os.path.abspath(name), tuple(arguments))
+            return cls("file", os.path.abspath(name), tuple(arguments), name)
         if not _MODULE.fullmatch(name):
             raise UsageError(
                 f"{name!r} is neither a Python file nor package.module"
                 "[:function]."
             )
-        top = name.partition(":")[0].partition(".")[0]
-        here = importlib.machinery.PathFinder.find_spec(top, [os.getcwd()])
-        if here is None and importlib.util.find_spec(top) is None:
-            raise UsageError(
-                f"The program {name!r} was not found: there is no module "
-                f"{top!r} in {os.getcwd()} or among what is installed for "
-                f"{sys.executable}."
-            )
+        _check_module(name)
         return cls("module", name, tuple(arguments))
 
     @property
@@ -89,4 +84,40 @@ class Program:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Program:
         """Reads what `to_json` wrote."""
-        return cls(values["kind"], values["name"], tuple(values["arguments"]))
+        return cls(**{**values, "arguments": tuple(values["arguments"])})
+
+
+def _check_module(name: str) -> None:
+    """Looks for a module from package to package, importing none of them.
+
+    Raises:
+        UsageError: If it is not there, or cannot be run.
+    """
+    module, _, function = name.partition(":")
+    places: Sequence[str] | None = None
+    where = f"in {os.getcwd()} or among what is installed"
+    for part in module.split("."):
+        found = _found(part, places)
+        if found is None:
+            raise UsageError(
+                f"The program {name!r} was not found: there is no module "
+                f"{part!r} {where}, for {sys.executable}."
+            )
+        places = list(found.submodule_search_locations or ())
+        where = f"in {', '.join(places) or part + ', which is no package'}"
+    if places and not function and _found("__main__", places) is None:
+        raise UsageError(
+            f"{name!r} is a package without a __main__ module: give one of "
+            f"its modules, or a function: {name}:function."
+        )
+
+
+def _found(part: str, places: Sequence[str] | None) -> ModuleSpec | None:
+    if places is not None:
+        return PathFinder.find_spec(part, places)
+    here = PathFinder.find_spec(part, [os.getcwd()])
+    if here is not None:
+        return here
+    if part == "__main__":  # It is us.
+        return None
+    return importlib.util.find_spec(part)

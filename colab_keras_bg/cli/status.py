@@ -33,7 +33,7 @@ def _run(values: Any, names: Sequence[str]) -> int:
 
 COMMAND = Command(
     name="status",
-    synopsis="RUN_DIR [--json]",
+    synopsis="[flags] RUN_DIR",
     summary="Show where a run stands, and which step is safe.",
     define=_define,
     run=_run,

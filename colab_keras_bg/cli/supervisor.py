@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.programs import Program
+from colab_keras_bg.errors import StorageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import attempt_directory
 from colab_keras_bg.run_directory import RunDirectory
@@ -77,23 +79,25 @@ class Supervisor:
             BackgroundTrainingError: If the run cannot begin or go on.
         """
         found = self._directory.hold()
+        step = f", from step {found.step}" if found else ""
+        del found  # It keeps the files of a checkpoint open.
         started = time.monotonic()
         try:
-            self._directory.begin_attempt(command=self._command)
-            attempt = self._directory.attempt
-            step = f", from step {found.step}" if found else ""
-            say(f"run {self._directory.path}, attempt {attempt}{step}")
-            return_code = self._watch()
-            status, reason = exit_status.of_child(return_code)
-            self._end(status, reason, secs=time.monotonic() - started)
+            with self._signals():
+                self._directory.begin_attempt(command=self._command)
+                attempt = self._directory.attempt
+                say(f"run {self._directory.path}, attempt {attempt}{step}")
+                status, reason = exit_status.of_child(self._watch())
+                return self._end(
+                    status, reason, secs=time.monotonic() - started
+                )
         finally:
             self._directory.release()
-        return status
 
     def _watch(self) -> int:
         folder = attempt_directory(self._directory.attempt)
         path = self._directory.path / folder / "console.log"
-        with path.open("ab", buffering=0) as console, self._signals():
+        with path.open("ab", buffering=0) as console:
             child = subprocess.Popen(
                 [sys.executable, "-u", "-m", "colab_keras_bg.cli.trainer"],
                 stdin=subprocess.DEVNULL,
@@ -103,10 +107,10 @@ class Supervisor:
                 pass_fds=[self._directory.lock_handle],
                 start_new_session=True,
             )
-            self._child = child
-            for number in self._pending:
-                child.send_signal(number)
-            return _show_until_ended(child, path)
+        self._child = child
+        for number in self._pending:
+            child.send_signal(number)
+        return _show_until_ended(child, path)
 
     def _environment(self) -> dict[str, str]:
         handover = {
@@ -134,23 +138,35 @@ class Supervisor:
             elif self._child.poll() is None:
                 self._child.send_signal(number)
 
-        before = {n: signal.signal(n, forward) for n in _FORWARDED}
+        # Under `nohup`, SIGHUP stays ignored, here and in the trainer.
+        before = {
+            number: signal.signal(number, forward)
+            for number in _FORWARDED
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _end(self, status: int, reason: str, *, secs: float) -> None:
+    def _end(self, status: int, reason: str, *, secs: float) -> int:
+        """Records the end and tells it; returns the exit status."""
         directory = self._directory
         newest = max(directory.checkpoints.steps(), default=None)
-        directory.end_attempt(exit_status=status, reason=reason)
+        try:
+            directory.end_attempt(exit_status=status, reason=reason)
+            if status == exit_status.DONE:
+                directory.mark_done(
+                    step=newest, reason=reason, command=self._command
+                )
+        except StorageError as error:
+            say(f"{reason}, which could not be recorded: {error}")
+            return status or exit_status.FAILED
         if status == exit_status.DONE:
-            directory.mark_done(
-                step=newest, reason=reason, command=self._command
-            )
-            say(f"done at step {newest}, after {secs:.0f} s")
-            return
+            at = "" if newest is None else f" at step {newest}"
+            say(f"done{at}, after {secs:.0f} s")
+            return status
         safe = "nothing is committed yet"
         if newest is not None:
             safe = f"step {newest} is committed"
@@ -158,6 +174,7 @@ class Supervisor:
         if status == exit_status.RESUMABLE:
             advice = "; run the same command again to continue"
         say(f"{reason}; {safe}{advice}")
+        return status
 
 
 def _show_until_ended(child: subprocess.Popen[bytes], path: Path) -> int:
@@ -173,8 +190,12 @@ def _show_until_ended(child: subprocess.Popen[bytes], path: Path) -> int:
 
 
 def _show(content: bytes) -> None:
-    # Nobody may be there to see it; the file has it in any case.
-    with contextlib.suppress(OSError, ValueError):
-        if content:
-            sys.stdout.buffer.write(content)
-            sys.stdout.buffer.flush()
+    # Nobody may be there to see it; the file has it in any case. Not through
+    # `sys.stdout`, which keeps what it could not write.
+    view = memoryview(content)
+    with contextlib.suppress(OSError):
+        while view:
+            try:
+                view = view[os.write(1, view) :]
+            except BlockingIOError:
+                select.select([], [1], [])

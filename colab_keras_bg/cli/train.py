@@ -28,6 +28,9 @@ __all__ = ["COMMAND"]
 
 
 def _define(values: flags.FlagValues) -> None:
+    def whole(name: str, text: str, **limits: int) -> None:
+        flags.DEFINE_integer(name, None, text, flag_values=values, **limits)
+
     flags.DEFINE_string(
         "run_dir",
         None,
@@ -45,51 +48,44 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "keep_last",
         2,
-        "How many of the newest checkpoints to keep, 2 or more.",
+        "How many of the newest checkpoints to keep; at least 2, so that "
+        "there is one to fall back to.",
+        lower_bound=2,
         flag_values=values,
     )
-    flags.DEFINE_integer(
+    whole(
         "keep_every",
-        None,
         "Besides, keep one checkpoint in each stretch of this many steps.",
         lower_bound=1,
-        flag_values=values,
     )
-    flags.DEFINE_integer(
+    whole(
         "seed",
-        None,
         "Seeds Python, NumPy and Keras before the program starts.",
         lower_bound=0,
         upper_bound=2**32 - 1,
-        flag_values=values,
     )
-    flags.DEFINE_integer(
-        "epochs",
-        None,
-        "Epochs of the built-in job. Default: 20.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
+    whole("epochs", "Epochs of the built-in job. Default: 20.", lower_bound=1)
+    whole(
         "batch_size",
-        None,
         "Images a batch in the built-in job. Default: 32.",
         lower_bound=1,
-        flag_values=values,
     )
     flags.DEFINE_boolean(
         "start_over",
         False,
-        "Set what the run directory holds aside, under another name beside "
-        "it, and begin anew.",
+        "Begin anew: the run that is there gets another name beside it; "
+        "nothing is deleted.",
         flag_values=values,
     )
 
 
 def _run(values: Any, names: Sequence[str]) -> int:
     program = _program(values, names)
-    save_policy(values.save_freq)
-    keep_policy(values.keep_last, values.keep_every)
+    try:
+        save_policy(values.save_freq)
+        keep_policy(values.keep_last, values.keep_every)
+    except UsageError as error:  # It names the argument of `Run`.
+        raise UsageError(f"--{error}") from None
     run_dir = values.run_dir
     if run_dir is None:
         run_dir = os.path.join("runs", program.title)
@@ -98,14 +94,9 @@ def _run(values: Any, names: Sequence[str]) -> int:
     if values.seed is not None:
         command.append(f"--seed={values.seed}")
     if values.start_over:
-        directory.set_aside()
-    done = directory.done()
-    if done is not None and done.get("command") == command:
-        say(
-            f"{directory.path} is done since "
-            f"{_when(done.get('time'))}, at step {done.get('step')}; nothing "
-            "is left to do"
-        )
+        needed = [program.name] if program.kind == "file" else []
+        directory.set_aside(needed=needed)
+    if _was_done(directory, command):
         return exit_status.DONE
     return Supervisor(
         directory,
@@ -118,6 +109,19 @@ def _run(values: Any, names: Sequence[str]) -> int:
             "seed": values.seed,
         },
     ).run()
+
+
+def _was_done(directory: RunDirectory, command: Sequence[str]) -> bool:
+    """Whether this very command was done here; says so if it was."""
+    done = directory.done() if directory.path.is_dir() else None
+    if done is None or done.get("command") != list(command):
+        return False
+    at = "" if done.get("step") is None else f", at step {done['step']}"
+    say(
+        f"{directory.path} is done since {_when(done.get('time'))}{at}; "
+        "nothing is left to do"
+    )
+    return True
 
 
 def _program(values: Any, names: Sequence[str]) -> Program:
@@ -147,14 +151,16 @@ def _program(values: Any, names: Sequence[str]) -> Program:
 
 
 def _when(seconds: Any) -> str:
-    if not isinstance(seconds, (int, float)):
-        return "an unknown time"
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    try:
+        then = time.localtime(seconds)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return "a time that is not recorded"
+    return time.strftime("%Y-%m-%d %H:%M:%S", then)
 
 
 COMMAND = Command(
     name="train",
-    synopsis="[--run_dir=...] [flags] [PROGRAM] [-- program arguments]",
+    synopsis="[flags] [PROGRAM] [-- PROGRAM'S ARGUMENTS]",
     summary="Start a training, or continue it; the same command does both.",
     define=_define,
     run=_run,
@@ -162,5 +168,9 @@ COMMAND = Command(
 PROGRAM is a Python file, or package.module, or package.module:function.
 Inside it, `colab_keras_bg.current_run()` is the run, and its callbacks()
 protect a `fit`. Without a program, a small classifier of handwritten digits
-is trained, on images that ship with this package.""",
+is trained, on images that ship with this package.
+
+examples:
+  colab-keras-bg train --run_dir=runs/digits
+  colab-keras-bg train --save_freq=10m train.py -- --learning_rate=0.1""",
 )

@@ -1,27 +1,34 @@
 """The trainer: the process in which the user's program runs.
 
-Invariant: the program sees what it would see if it were started by itself
-(`__main__`, `sys.argv`, `sys.path`), and `current_run()` besides.
+Invariant: the program sees what it would see if it were started by itself,
+and `current_run()` besides; however it ends, the save in flight is finished
+and the exit status says how.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 import importlib.util
 import json
 import os
-import runpy
 import signal
 import sys
-import traceback
-from pathlib import Path
 from types import FrameType
 
 from colab_keras_bg.cli import exit_status
+from colab_keras_bg.cli.as_main import (
+    NoProgramError,
+    print_uncaught,
+    run_file,
+    run_module,
+)
 from colab_keras_bg.cli.programs import Program
 from colab_keras_bg.cli.supervisor import ENVIRONMENT
-from colab_keras_bg.errors import BackgroundTrainingError, UsageError
+from colab_keras_bg.errors import (
+    BackgroundTrainingError,
+    RunHeldError,
+    UsageError,
+)
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run import Run
 
@@ -41,9 +48,7 @@ def main() -> int:
     program = Program.from_json(handover["program"])
     signal.signal(signal.SIGTERM, _terminated)
     run = Run(handover["run_dir"], **handover["settings"])
-    run.share(
-        attempt=handover["attempt"], lock_handle=handover["lock_handle"]
-    )
+    run.share(attempt=handover["attempt"], lock_handle=handover["lock_handle"])
     status = exit_status.FAILED
     try:
         _choose_backend()
@@ -65,23 +70,22 @@ def _run_program(program: Program, *, seed: int | None) -> int:
     except KeyboardInterrupt:
         say("interrupted from the keyboard")
         return exit_status.RESUMABLE
-    except UsageError as error:
-        if isinstance(error, _NoProgramError):
-            say(str(error))
-            return exit_status.USAGE
-        traceback.print_exc()
+    except NoProgramError as error:
+        say(str(error))
+        return exit_status.USAGE
+    except RunHeldError as error:
+        say(str(error))
+        return exit_status.HELD
+    except UsageError as error:  # Of the program: it wants to know where.
+        print_uncaught(error)
         return exit_status.FAILED
     except BackgroundTrainingError as error:
         say(str(error))
         return exit_status.FAILED
-    except BaseException:  # noqa: BLE001 - printed, and the run ends with it
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - printed, and ends the run
+        print_uncaught(error)
         return exit_status.FAILED
     return exit_status.DONE
-
-
-class _NoProgramError(UsageError):
-    """The program's module or function is not there."""
 
 
 def _set_seed(seed: int) -> None:
@@ -91,47 +95,17 @@ def _set_seed(seed: int) -> None:
 
 
 def _execute(program: Program) -> None:
-    sys.argv = [program.name, *program.arguments]
-    if program.kind == "built-in":
+    if program.kind == "file":
+        run_file(program.typed, program.arguments)
+    elif program.kind == "module":
+        run_module(program.name, program.arguments)
+    else:
         from colab_keras_bg.digits.quiet import start_backend
 
         start_backend()
         from colab_keras_bg.digits.program import main as digits
 
         digits(program.arguments)
-    elif program.kind == "file":
-        sys.path[0] = str(Path(program.name).parent)
-        runpy.run_path(program.name, run_name="__main__")
-    else:
-        _execute_module(program.name)
-
-
-def _execute_module(name: str) -> None:
-    module_name, _, function_name = name.partition(":")
-    sys.path[0] = os.getcwd()
-    if not function_name:
-        try:
-            found = importlib.util.find_spec(module_name)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
-            raise _NoProgramError(f"There is no module {module_name!r}.")
-        runpy.run_module(module_name, run_name="__main__", alter_sys=True)
-        return
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.startswith(error.name):
-            raise _NoProgramError(
-                f"There is no module {module_name!r}."
-            ) from None
-        raise
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise _NoProgramError(
-            f"The module {module_name!r} has no function {function_name!r}."
-        )
-    function()
 
 
 def _status_of(ended: SystemExit) -> int:
@@ -139,7 +113,7 @@ def _status_of(ended: SystemExit) -> int:
         return exit_status.DONE
     if isinstance(ended.code, int):
         return ended.code & 0xFF
-    say(str(ended.code))
+    print(ended.code, file=sys.stderr, flush=True)  # As Python does.
     return exit_status.FAILED
 
 

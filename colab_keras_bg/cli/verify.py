@@ -9,6 +9,7 @@ from absl import flags
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command, one_name
+from colab_keras_bg.journal.announce import printable
 from colab_keras_bg.report.verification import verify_run
 
 __all__ = ["COMMAND"]
@@ -24,7 +25,7 @@ def _run(values: Any, names: Sequence[str]) -> int:
     for line in found.whole:
         print(f"whole    {line}")
     for line in found.damaged:
-        print(f"DAMAGED  {line}")
+        print(f"DAMAGED  {printable(line)}")
     if found.damaged:
         print(f"{len(found.damaged)} damaged, {len(found.whole)} whole")
         return exit_status.FAILED

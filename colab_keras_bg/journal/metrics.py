@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["METRICS", "MetricsJournal", "read_metrics"]
+__all__ = ["METRICS", "MetricsJournal", "damaged_lines", "read_metrics"]
 
 METRICS = "metrics.jsonl"
 
@@ -61,7 +61,7 @@ class MetricsJournal:
             os.fsync(f.fileno())
 
     def cut_back(self, step: int) -> int:
-        """Drops reports from beyond a step, and a torn last line.
+        """Drops reports from beyond a step, and what else is behind it.
 
         Args:
             step: The step that training goes on from.
@@ -69,12 +69,14 @@ class MetricsJournal:
         Returns:
             How many lines were dropped.
         """
-        if not self._path.exists():
+        try:
+            file = self._path.open("r+b")
+        except FileNotFoundError:
             return 0
-        lines = self._path.read_bytes().splitlines(keepends=True)
-        kept = _kept(lines, step)
-        if kept < len(lines):
-            with self._path.open("r+b") as file:
+        with file:
+            lines = file.readlines()
+            kept = _kept(lines, step)
+            if kept < len(lines):
                 file.truncate(sum(map(len, lines[:kept])))
                 os.fsync(file.fileno())
         return len(lines) - kept
@@ -99,11 +101,23 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     Args:
         path: The file. If there is none, there are no reports.
     """
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines(keepends=True):
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
             report = _parsed(line)
             if report is not None:
                 yield report
+
+
+def damaged_lines(path: Path) -> Iterator[int]:
+    """The numbers, from 1, of whole lines that are no reports.
+
+    Args:
+        path: The file. If there is none, nothing is damaged.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n") and _parsed(line) is None:
+                yield number
 
 
 def _kept(lines: list[bytes], step: int) -> int:

@@ -6,19 +6,26 @@ record that is damaged is named, not believed.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from colab_keras_bg.checkpoint.head import Head
-from colab_keras_bg.errors import UsageError
+from colab_keras_bg.checkpoint.manifest import Manifest
+from colab_keras_bg.checkpoint.store import CheckpointStore
+from colab_keras_bg.errors import CheckpointError, UsageError
+from colab_keras_bg.journal.announce import printable
+from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.journal.heartbeat import STATUS
-from colab_keras_bg.run_directory import RUN, RunDirectory
+from colab_keras_bg.run_directory import DONE, RUN, RunDirectory
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
 
 __all__ = ["RunStatus", "as_text", "read_status"]
+
+_SHOWN_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class RunStatus:
         state: `running`, `interrupted`, `done` or `failed`.
         step: Training batches consumed, as last told.
         epoch: The epoch, from 0, as last told.
-        durable_step: The newest committed step; None before the first.
+        durable_step: The newest committed step whose files look whole; None
+            if there is none.
         durable_since: When it was committed, in seconds since 1970.
         attempts: How many attempts there were.
         last_heartbeat: When the run last gave a sign of life, in seconds
@@ -38,7 +46,7 @@ class RunStatus:
         reason: Why it is done, or why the last attempt ended.
         problem: What is going wrong now, if anything.
         checkpoints: The committed steps, oldest first.
-        damaged: Records that cannot be read.
+        damaged: What cannot be read, or is not whole at first sight.
     """
 
     run_dir: str
@@ -70,9 +78,7 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
         StorageUnavailableError: If the directory cannot be read.
     """
     directory = RunDirectory(run_dir)
-    if not directory.path.is_dir() or not (
-        directory.storage.exists(RUN) or directory.attempts.numbers()
-    ):
+    if not directory.holds_a_run():
         raise UsageError(
             f"There is no run in {directory.path}: give the directory that "
             "`train` was given as --run_dir."
@@ -86,37 +92,67 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
             damaged.append(str(error))
             return None
 
-    signs = tried(lambda: read_record(directory.storage, STATUS)) or {}
-    head: Head | None = tried(lambda: Head.read(directory.storage))
-    done = tried(lambda: read_record(directory.storage, "DONE"))
-    last = directory.attempts.latest()
-    steps = directory.checkpoints.steps()
-    durable = head.step if head and head.step in steps else None
-    durable = max([s for s in (durable, *steps[-1:]) if s is not None], default=None)
     running = DirectoryLock.holder_of(directory.path) is not None
-    state, reason = "interrupted", "killed"
-    if running:
-        state, reason = "running", ""
-    elif done is not None:
-        state, reason = "done", str(done.get("reason", ""))
-    elif last is not None and last.ended is not None:
-        reason = last.reason
-        if last.exit_status not in (None, 0, 75):
-            state = "failed"
+    storage, numbers = directory.storage, directory.attempts.numbers()
+    tried(lambda: read_record(storage, RUN))
+    signs = tried(lambda: read_record(storage, STATUS)) or {}
+    head: Head | None = tried(lambda: Head.read(storage))
+    done = tried(lambda: read_record(storage, DONE))
+    last: Attempt | None = None
+    if numbers:
+        last = tried(lambda: directory.attempts.read(numbers[-1]))
+    steps = directory.checkpoints.steps()
+    durable = _newest_whole(directory.checkpoints, steps, damaged)
+    since = durable.created if durable else None
+    if head and durable and head.step == durable.step:
+        since = head.committed
+    state, reason = _state(running, done, last)
+    step = durable.step if durable else None
     return RunStatus(
         run_dir=str(directory.path),
         state=state,
-        step=_number(signs.get("step"), durable),
-        epoch=_number(signs.get("epoch"), None),
-        durable_step=durable,
-        durable_since=head.committed if head else None,
-        attempts=len(directory.attempts.numbers()),
-        last_heartbeat=signs.get("heartbeat"),
+        step=_typed(signs.get("step"), int, otherwise=step),
+        epoch=_typed(signs.get("epoch"), int),
+        durable_step=step,
+        durable_since=since,
+        attempts=len(numbers),
+        last_heartbeat=_typed(signs.get("heartbeat"), float),
         reason=reason,
-        problem=signs.get("problem") if running else None,
+        problem=_typed(signs.get("problem"), str) if running else None,
         checkpoints=steps,
         damaged=damaged,
     )
+
+
+def _newest_whole(
+    store: CheckpointStore, steps: Sequence[int], damaged: list[str]
+) -> Manifest | None:
+    """The newest checkpoint that looks whole; those above it are named."""
+    for step in reversed(steps):
+        if store.looks_whole(step):
+            with contextlib.suppress(CheckpointError):
+                return store.manifest(step)
+        damaged.append(f"the checkpoint of step {step} is not whole")
+    return None
+
+
+def _state(
+    running: bool, done: Mapping[str, Any] | None, last: Attempt | None
+) -> tuple[str, str]:
+    """The state, and the reason for it."""
+    if running:
+        return "running", ""
+    if done is not None and (
+        last is None
+        or last.number
+        <= _typed(done.get("attempt"), int, otherwise=last.number)
+    ):
+        return "done", str(done.get("reason", ""))
+    if last is None or last.ended is None:
+        return "interrupted", "killed"
+    if last.exit_status in (None, 0, 75):
+        return "interrupted", last.reason
+    return "failed", last.reason
 
 
 def as_text(status: RunStatus, *, now: float) -> str:
@@ -129,29 +165,38 @@ def as_text(status: RunStatus, *, now: float) -> str:
     step = "-" if status.step is None else str(status.step)
     if status.epoch is not None:
         step += f" (epoch {status.epoch + 1})"
-    durable = "nothing yet"
-    if status.durable_step is not None:
-        durable = f"step {status.durable_step}"
-        if status.durable_since is not None:
-            durable += f", since {_ago(now - status.durable_since)}"
-        durable += " (on this machine's disk)"
     beat = "never"
     if status.last_heartbeat is not None:
         beat = f"{_ago(now - status.last_heartbeat)} ago"
-    state = status.state + (f" ({status.reason})" if status.reason else "")
     rows = [
         ("run", status.run_dir),
-        ("state", state),
+        ("state", status.state + (status.reason and f": {status.reason}")),
         ("step", step),
-        ("committed", durable),
-        ("checkpoints", ", ".join(map(str, status.checkpoints)) or "none"),
+        ("committed", _committed(status, now=now)),
+        ("checkpoints", _listed(status.checkpoints)),
         ("attempts", str(status.attempts)),
         ("heartbeat", beat),
     ]
     if status.problem:
         rows.append(("problem", status.problem))
     rows += [("damaged", text) for text in status.damaged]
-    return "\n".join(f"{name:<12} {text}" for name, text in rows)
+    return "\n".join(f"{name:<12} {printable(text)}" for name, text in rows)
+
+
+def _committed(status: RunStatus, *, now: float) -> str:
+    if status.durable_step is None:
+        return "nothing yet"
+    since = ""
+    if status.durable_since is not None:
+        since = f", {_ago(now - status.durable_since)} ago"
+    return f"step {status.durable_step}{since}, on this machine's disk"
+
+
+def _listed(steps: Sequence[int]) -> str:
+    if len(steps) <= _SHOWN_STEPS:
+        return ", ".join(map(str, steps)) or "none"
+    newest = ", ".join(map(str, steps[-_SHOWN_STEPS:]))
+    return f"{len(steps)}, the newest: {newest}"
 
 
 def _ago(secs: float) -> str:
@@ -163,6 +208,6 @@ def _ago(secs: float) -> str:
     return f"{secs / 3600:.1f} h"
 
 
-def _number(value: Any, otherwise: int | None) -> int | None:
-    return value if type(value) is int else otherwise
-
+def _typed(value: Any, kind: type, *, otherwise: Any = None) -> Any:
+    """A field of a record that anyone may have written."""
+    return value if type(value) is kind else otherwise

@@ -1,7 +1,8 @@
 """Reading everything of a run back, and listing what is damaged.
 
 Invariant: nothing is changed, and nothing is called whole that was not read.
-Files of a save that was cut off are not damage: no manifest names them.
+What a save or a report leaves that was cut off is not damage: no manifest
+names those files, and the torn last line of the metrics is dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from colab_keras_bg.errors import (
     StepNotFoundError,
     UsageError,
 )
+from colab_keras_bg.journal.attempts import record_name
 from colab_keras_bg.journal.heartbeat import STATUS
+from colab_keras_bg.journal.metrics import METRICS, damaged_lines
 from colab_keras_bg.run_directory import DONE, RUN, RunDirectory
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
@@ -49,7 +52,7 @@ def verify_run(run_dir: str | os.PathLike[str]) -> Verification:
         StorageUnavailableError: If the directory cannot be read.
     """
     directory = RunDirectory(run_dir)
-    if not directory.path.is_dir():
+    if not directory.holds_a_run():
         raise UsageError(f"There is no run in {directory.path}.")
     whole: list[str] = []
     damaged = list(_damaged_records(directory))
@@ -72,16 +75,29 @@ def verify_run(run_dir: str | os.PathLike[str]) -> Verification:
 
 
 def _damaged_records(directory: RunDirectory) -> Iterator[str]:
-    names = [RUN, HEAD, DONE, STATUS]
-    names += [
-        f"attempts/{number:04d}/attempt.json"
-        for number in directory.attempts.numbers()
-    ]
-    for name in names:
+    storage, attempts = directory.storage, directory.attempts
+    for name in (RUN, HEAD, DONE, STATUS):
         try:
-            read_record(directory.storage, name)
+            record = read_record(storage, name)
         except DamagedRecordError as error:
             yield str(error)
+            continue
+        # HEAD is written before the first checkpoint, and after run.json.
+        if record is None and (
+            (name == HEAD and directory.checkpoints.steps())
+            or (name == RUN and storage.exists(HEAD))
+        ):
+            yield f"{name}: it is gone"
+    for number in attempts.numbers():
+        try:
+            found = attempts.read(number)
+        except DamagedRecordError as error:
+            yield str(error)
+        else:
+            if found is None:
+                yield f"{record_name(number)}: it is gone"
+    for number in damaged_lines(directory.path / METRICS):
+        yield f"{METRICS} line {number}: it is not a report"
 
 
 def _missing(storage: Storage, store: CheckpointStore) -> Iterator[str]:

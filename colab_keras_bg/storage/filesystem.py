@@ -8,11 +8,15 @@ them and forget what was never synced.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
 
 __all__ = ["FileSystem", "PosixFileSystem"]
+
+# What file systems answer that sync files and have no call for directories.
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
 class FileSystem(Protocol):
@@ -22,7 +26,10 @@ class FileSystem(Protocol):
         """Makes one directory; its parent exists. It may exist already."""
 
     def create(self, path: Path) -> int:
-        """Creates and opens a new, empty file; returns a handle."""
+        """Creates and opens a new, empty file; returns a handle.
+
+        FileExistsError if the name is taken.
+        """
 
     def write(self, handle: int, data: bytes | memoryview) -> None:
         """Appends all of `data` to an open file."""
@@ -34,7 +41,10 @@ class FileSystem(Protocol):
         """Gives the handle back."""
 
     def link(self, source: Path, target: Path) -> None:
-        """Gives a file a second name; FileExistsError if that is taken."""
+        """Gives a file a second name; FileExistsError if that is taken.
+
+        Where a file can have only one name it has the new one afterwards.
+        """
 
     def replace(self, source: Path, target: Path) -> None:
         """Renames atomically, in place of what there is."""
@@ -85,7 +95,7 @@ class PosixFileSystem:
         except OSError:
             # FUSE mounts have no hard links (Errno 38 or 95 or 1). The name
             # is checked first; two writers at once are kept apart above.
-            if target.exists():
+            if os.path.lexists(target):
                 raise FileExistsError(str(target)) from None
             os.rename(source, target)
 
@@ -102,9 +112,12 @@ class PosixFileSystem:
         os.rmdir(path)
 
     def fsync_directory(self, path: Path) -> None:
-        """See `FileSystem.fsync_directory`."""
+        """See `FileSystem.fsync_directory`; a no-op where there is none."""
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
         finally:
             os.close(handle)

@@ -12,9 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from colab_keras_bg.errors import UsageError
+from colab_keras_bg.errors import ObjectNotFoundError, UsageError
 
-__all__ = ["Capabilities", "ObjectInfo", "Storage", "check_name"]
+__all__ = [
+    "Capabilities",
+    "ObjectInfo",
+    "Storage",
+    "check_name",
+    "check_prefix",
+    "is_name",
+]
 
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
@@ -45,6 +52,11 @@ class ObjectInfo:
     size_bytes: int
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` can name an object; see `check_name`."""
+    return all(_PART.fullmatch(part) for part in name.split("/"))
+
+
 def check_name(name: str) -> str:
     """Returns `name` if it can name an object and nothing outside.
 
@@ -59,7 +71,7 @@ def check_name(name: str) -> str:
             part with a dot or holds anything but letters, digits, `.`, `_`
             and `-`.
     """
-    if not all(_PART.fullmatch(part) for part in name.split("/")):
+    if not is_name(name):
         raise UsageError(
             f"{name!r} cannot name an object: expected parts of letters, "
             "digits, '.', '_' and '-', not starting with '.', joined by '/'."
@@ -67,8 +79,30 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_prefix(prefix: str) -> str:
+    """Returns `prefix` if the name of an object can begin with it.
+
+    Args:
+        prefix: The beginning of a name: empty, a folder with its `/`, or more.
+
+    Returns:
+        The same prefix.
+
+    Raises:
+        UsageError: If no name that `check_name` accepts begins with it.
+    """
+    if prefix:
+        check_name(prefix + "_" if prefix.endswith("/") else prefix)
+    return prefix
+
+
 class Storage(ABC):
-    """A place that keeps named, immutable or replaced-as-a-whole objects."""
+    """A place that keeps named, immutable or replaced-as-a-whole objects.
+
+    Every method refuses a name that could lead out of the storage with a
+    `UsageError` (see `check_name`). What an object's name is, cannot be the
+    folder of another's.
+    """
 
     @property
     @abstractmethod
@@ -91,7 +125,9 @@ class Storage(ABC):
 
         Args:
             name: The new object's name.
-            chunks: Its content, in order. Any sizes, empty ones included.
+            chunks: Its content, in order: bytes, or views of single bytes.
+                Any sizes, empty ones included, and any number of them. What
+                the iterator raises comes through.
 
         Returns:
             The object's name and size.
@@ -106,11 +142,13 @@ class Storage(ABC):
     def replace(self, name: str, content: bytes) -> ObjectInfo:
         """Puts a small object in place of what there is, if anything.
 
-        A reader sees the old content or the new, never a mixture.
+        A reader sees the old content or the new, never a mixture. When it
+        returns the new one is as lasting as this storage can make it.
 
         Raises:
             NoSpaceError: If the storage is full; the old object is left.
-            StorageError: If it cannot be written for another reason.
+            StorageError: If it cannot be written for another reason; the old
+                object or the new one is there, whole.
         """
 
     @abstractmethod
@@ -144,7 +182,9 @@ class Storage(ABC):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """Every object whose name starts with `prefix`, in no order.
 
-        Unfinished objects never show.
+        Unfinished objects never show. Objects that come or go while the
+        listing is read may or may not show. What is raised may be raised
+        only when the listing is read.
 
         Raises:
             StorageUnavailableError: If the storage cannot be listed. An
@@ -161,5 +201,33 @@ class Storage(ABC):
         """
 
     def exists(self, name: str) -> bool:
-        """Whether there is an object of this name."""
-        return any(info.name == name for info in self.list(name))
+        """Whether there is an object of this name.
+
+        Raises:
+            StorageUnavailableError: If that cannot be told.
+        """
+        try:
+            self.info(name)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    def sweep(self, prefix: str = "") -> tuple[str, ...]:
+        """Clears up after writers that died. Only for the one writer.
+
+        What they left unfinished is removed; and what they finished without
+        living to see it become lasting is made lasting.
+
+        Args:
+            prefix: Only below this folder, named without a `/` at its end;
+                everywhere if empty.
+
+        Returns:
+            What was removed, by names relative to the storage.
+
+        Raises:
+            StorageError: If something cannot be removed.
+        """
+        if prefix:
+            check_name(prefix)
+        return ()

@@ -15,14 +15,21 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from colab_keras_bg.errors import RunHeldError
+from colab_keras_bg.errors import (
+    RunHeldError,
+    StorageError,
+    StorageUnavailableError,
+)
 
 __all__ = ["DirectoryLock"]
 
 _NAME = ".lock"
+# A link in the lock's place must not get us to write elsewhere, nor a pipe to
+# wait.
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _open_locks: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 
@@ -55,25 +62,25 @@ class DirectoryLock:
 
         Raises:
             RunHeldError: If another live process holds it.
-            OSError: If the lock file cannot be opened.
+            StorageError: If the lock file cannot be opened or written.
         """
-        handle = os.open(
-            directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-        )
-        give_up = clock() + patience_secs
-        try:
-            while not _try_lock(handle):
-                if clock() >= give_up:
-                    found = os.pread(handle, 4096, 0).decode(errors="replace")
-                    raise RunHeldError(
-                        str(directory), holder=_readable(found)
-                    )
-                sleep(0.05)
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps({"holder": holder}).encode(), 0)
-        except BaseException:
-            os.close(handle)
-            raise
+        with _translated(directory, StorageError):
+            handle = os.open(
+                directory / _NAME, os.O_RDWR | os.O_CREAT | _SAFELY, 0o666
+            )
+            give_up = clock() + patience_secs
+            try:
+                while not _try_lock(handle):
+                    if clock() >= give_up:
+                        raise RunHeldError(
+                            str(directory), holder=_holder(handle)
+                        )
+                    sleep(0.05)
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, json.dumps({"holder": holder}).encode(), 0)
+            except BaseException:
+                os.close(handle)
+                raise
         return cls(handle)
 
     @classmethod
@@ -101,18 +108,34 @@ class DirectoryLock:
 
     @staticmethod
     def holder_of(directory: Path) -> str | None:
-        """Who holds the lock of a directory now; None if nobody does."""
-        try:
-            handle = os.open(directory / _NAME, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            if _try_lock(handle, fcntl.LOCK_SH):
+        """Who holds the lock of a directory now; None if nobody does.
+
+        Raises:
+            StorageUnavailableError: If that cannot be told.
+        """
+        with _translated(directory, StorageUnavailableError):
+            try:
+                handle = os.open(directory / _NAME, os.O_RDONLY | _SAFELY)
+            except FileNotFoundError:
                 return None
-            found = os.pread(handle, 4096, 0).decode(errors="replace")
-            return _readable(found)
-        finally:
-            os.close(handle)
+            try:
+                if _try_lock(handle, fcntl.LOCK_SH):
+                    return None
+                return _holder(handle)
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def _translated(
+    directory: Path, otherwise: type[StorageError]
+) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise otherwise(
+            error.errno, f"{error.strerror}: the lock {directory / _NAME}"
+        ) from error
 
 
 def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
@@ -127,10 +150,12 @@ def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     return True
 
 
-def _readable(content: str) -> str:
+def _holder(handle: int) -> str:
+    """What the lock's file says, if it can be read."""
     try:
-        return str(json.loads(content)["holder"])[:200]
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(os.pread(handle, 4096, 0))
+        return str(content["holder"])[:200]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "unknown"
 
 

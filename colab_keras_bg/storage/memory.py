@@ -15,6 +15,7 @@ from colab_keras_bg.storage.interface import (
     ObjectInfo,
     Storage,
     check_name,
+    check_prefix,
 )
 
 __all__ = ["MemoryStorage"]
@@ -67,9 +68,10 @@ class MemoryStorage(Storage):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Storage.list`."""
-        for name in sorted(self._objects, reverse=True):
+        check_prefix(prefix)
+        for name, content in sorted(self._objects.items(), reverse=True):
             if name.startswith(prefix):
-                yield self.info(name)
+                yield ObjectInfo(name, size_bytes=len(content))
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""

@@ -1,7 +1,7 @@
 """Small JSON records of a run: once, or latest-wins.
 
-Invariant: a record is replaced as a whole; reading one never raises for what
-it holds: a record that cannot be read is reported as damage, not used.
+Invariant: a record is replaced as a whole. Whatever its file holds, reading it
+gives a JSON object or a `DamagedRecordError`: damage is reported, not used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from colab_keras_bg.errors import ObjectNotFoundError
 from colab_keras_bg.storage.interface import Storage
 
 __all__ = ["DamagedRecordError", "create_record", "read_record", "write_record"]
+
+
+MAX_BYTES = 16 << 20
 
 
 class DamagedRecordError(ValueError):
@@ -63,6 +66,10 @@ def read_record(storage: Storage, name: str) -> dict[str, Any] | None:
         StorageUnavailableError: If the storage cannot be read.
     """
     try:
+        if storage.info(name).size_bytes > MAX_BYTES:
+            raise DamagedRecordError(
+                name, reason=f"it is larger than {MAX_BYTES} bytes"
+            )
         content = storage.read(name)
     except ObjectNotFoundError:
         return None
@@ -78,4 +85,4 @@ def read_record(storage: Storage, name: str) -> dict[str, Any] | None:
 
 
 def _encoded(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, indent=1).encode() + b"\n"
+    return json.dumps(dict(record), indent=1).encode() + b"\n"
