@@ -110,6 +110,15 @@ class FitLoop:
         ] + [callback]
 
     @property
+    def other_callbacks(self) -> list[keras.callbacks.Callback]:
+        """All callbacks of the list that are not of this package."""
+        return [
+            callback
+            for callback in self.callback_list.callbacks
+            if not type(callback).__module__.startswith("colab_keras_bg.")
+        ]
+
+    @property
     def history(self) -> keras.callbacks.History | None:
         """The `History` that `fit` returns."""
         history: keras.callbacks.History | None = self.callback_list._history

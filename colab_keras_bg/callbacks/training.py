@@ -36,6 +36,7 @@ from colab_keras_bg.training_state import (
     random_state,
     snapshot,
 )
+from colab_keras_bg.training_state.callback_states import CallbackStates
 from colab_keras_bg.training_state.fingerprint import (
     differences,
     fingerprint,
@@ -75,6 +76,7 @@ class Training:
         self._fingerprint: dict[str, Any] | None = None
         self._resume: Checkpoint | None = None
         self._position = self._new_position(step=0)
+        self._callbacks = CallbackStates(())
         self._open_turn = 0
 
     # The hooks, in the order in which Keras calls them.
@@ -89,6 +91,7 @@ class Training:
                 verifies.
         """
         self._take_logs_back()  # An earlier `fit` may have been cut off.
+        self._callbacks = CallbackStates(self._loop.other_callbacks)
         found = self._checkpoint()
         if found is None:
             self._run.go_on_from(self._position.step, epoch=0)
@@ -103,6 +106,7 @@ class Training:
         resumed = self._resumed_in(epoch)
         if resumed is not None and resumed.turns:
             self._assign()
+            self._apply_callback_states()
         else:
             self._position = self._at(epoch=epoch, batch=0, turns=0)
         self._source.epoch_begins(epoch, batch=self._position.batch)
@@ -134,9 +138,8 @@ class Training:
             self._position = self._at(
                 epoch=self._position.epoch, batch=0, turns=0, finished=True
             )
-            self._run.saves.save_final(
-                self._position.step, self._tensors(), self._state({})
-            )
+            tensors, state = self._snapshot(None)
+            self._run.saves.save_final(self._position.step, tensors, state)
         self._resume = None
         _fits_done.setdefault(self._model, {})[str(self._run.path)] = (
             self._fit + 1
@@ -184,6 +187,7 @@ class Training:
                 name: list(values)
                 for name, values in found.state["history"]["values"].items()
             }
+        self._apply_callback_states()
         random_state.apply(found.state["random"])
         ended = position.finished or (
             position.stopped and position.epochs == self._epochs
@@ -240,6 +244,12 @@ class Training:
     def _assign(self) -> None:
         if self._resume is not None:
             snapshot.assign(self._variables(), self._resume.tensors)
+
+    def _apply_callback_states(self) -> None:
+        if self._resume is not None:
+            self._callbacks.apply(
+                self._resume.state["callbacks"], self._resume.tensors
+            )
 
     def _resumed_in(self, epoch: int) -> Position | None:
         if self._resume is None or self._position.finished:
@@ -308,7 +318,8 @@ class Training:
             iterator,
             found.state["data"],
             found.tensors,
-            batches=self._position.batch,
+            # Of this iterator, which may go on across epochs.
+            batches=found.state["loop"]["steps_seen"],
         )
 
     def _count(self, batches: int) -> None:
@@ -327,18 +338,19 @@ class Training:
     # Saving.
 
     def _save(self, *, iterator: Any, steps_ahead: bool = False) -> None:
-        data, arrays = self._source.state(iterator)
-        tensors = self._tensors()
-        for key, array in arrays.items():
-            tensors[key] = LazyTensor.of(array)
-        self._run.saves.save(
-            self._position.step,
-            tensors,
-            self._state(data, steps_ahead=steps_ahead),
-        )
+        tensors, state = self._snapshot(iterator, steps_ahead=steps_ahead)
+        self._run.saves.save(self._position.step, tensors, state)
 
-    def _tensors(self) -> dict[str, LazyTensor]:
-        return snapshot.take(self._variables(), model=self._model)
+    def _snapshot(
+        self, iterator: Any, *, steps_ahead: bool = False
+    ) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
+        data, data_arrays = self._source.state(iterator)
+        callbacks, callback_arrays = self._callbacks.capture()
+        tensors = snapshot.take(self._variables(), model=self._model)
+        for key, array in {**data_arrays, **callback_arrays}.items():
+            tensors[key] = LazyTensor.of(array)
+        state = self._state(data, steps_ahead=steps_ahead)
+        return tensors, {**state, "callbacks": callbacks}
 
     def _variables(self) -> dict[str, Any]:
         return {

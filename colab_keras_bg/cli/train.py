@@ -152,7 +152,7 @@ def _program(values: Any, names: Sequence[str]) -> Program:
 
 def _when(seconds: Any) -> str:
     try:
-        then = time.localtime(seconds)
+        then = time.localtime(float(seconds))
     except (TypeError, ValueError, OverflowError, OSError):
         return "a time that is not recorded"
     return time.strftime("%Y-%m-%d %H:%M:%S", then)

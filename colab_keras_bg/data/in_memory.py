@@ -90,7 +90,7 @@ class ArraysAdapter(DataAdapter):  # type: ignore[misc]
         self._samples = sizes.pop()
         self._batch_size, self._shuffle, self._seed = batch_size, shuffle, seed
         self._epoch, self._batch = -1, 0
-        self._pinned = False
+        self._pinned, self._is_reset = False, False
 
     @property
     def num_batches(self) -> int:
@@ -148,8 +148,13 @@ class ArraysAdapter(DataAdapter):  # type: ignore[misc]
             self._epoch, self._batch = self._epoch + 1, 0
 
     def on_epoch_end(self) -> None:
-        """Keras calls it after each epoch, and once before the first."""
+        """Keras calls it after each epoch, and once before the first.
+
+        Before that one it may have begun an epoch to look at a batch.
+        """
         self._pinned = False
+        if not self._is_reset:
+            self._epoch, self._is_reset = -1, True
 
     def get_numpy_iterator(self) -> Iterator[Any]:
         """The batches from the present position to the epoch's end."""

@@ -12,12 +12,13 @@ the batches again and dropping them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from colab_keras_bg.journal.announce import say
+from colab_keras_bg.training_state import random_state
 
 __all__ = ["Source", "source_of"]
 
@@ -149,6 +150,73 @@ class Replay(Source):
             next(iterator)
 
 
+class NumPyOrder(Source):
+    """Arrays that Keras shuffles by NumPy's global state, as on JAX.
+
+    The order is drawn when an iterator starts. So that state is kept, and to
+    go back an iterator starts from it once more and leaves out what was
+    consumed, without slicing a batch of it.
+    """
+
+    guarantee = "exact, by the random state at the epoch's begin"
+
+    def __init__(self, epoch_iterator: Any) -> None:
+        """See `Source.__init__`; from now on, iterators go through here."""
+        super().__init__(epoch_iterator)
+        self._adapter = epoch_iterator.data_adapter
+        self._start_state: dict[str, Any] | None = None
+        self._to_leave_out = 0
+        self._leaving_out = False
+        # On the instance, which belongs to this one `fit`.
+        self._make = self._adapter.get_jax_iterator
+        self._adapter.get_jax_iterator = self._iterator
+        original = self._adapter._get_iterator
+        self._adapter._get_iterator = lambda fetch, inputs: original(
+            lambda *args, **kwargs: (
+                None if self._leaving_out else fetch(*args, **kwargs)
+            ),
+            inputs,
+        )
+
+    def state(self, iterator: Any) -> State:
+        """See `Source.state`."""
+        return {"kind": "NumPy order", "start": self._start_state}, {}
+
+    def put_back(
+        self,
+        iterator: Any,
+        state: Mapping[str, Any],
+        tensors: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        batches: int,
+    ) -> None:
+        """See `Source.put_back`; the iterator is not started yet."""
+        if not batches:
+            return
+        self._start_state, self._to_leave_out = state["start"], batches
+        if iterator is None:  # It goes on across epochs.
+            keras_iterator = self._epoch_iterator
+            keras_iterator._current_iterator = iter(
+                keras_iterator._get_iterator()
+            )
+
+    def _iterator(self) -> Iterator[Any]:
+        leave_out, self._to_leave_out = self._to_leave_out, 0
+        if not leave_out:
+            self._start_state = random_state.numpy_state()
+            yield from self._make()
+            return
+        present = random_state.numpy_state()
+        random_state.set_numpy_state(self._start_state)
+        batches = self._make()
+        self._leaving_out = True
+        for _ in range(leave_out):
+            next(batches)
+        self._leaving_out = False
+        random_state.set_numpy_state(present)
+        yield from batches
+
+
 class TFIterator(Replay):
     """A `tf.data` pipeline, by its iterator's state.
 
@@ -218,4 +286,13 @@ def source_of(epoch_iterator: Any) -> Source:
         return RandomAccess(epoch_iterator)
     if hasattr(epoch_iterator, "_distributed_dataset"):
         return TFIterator(epoch_iterator)
+    if type(adapter).__name__ == "ArrayDataAdapter" and _backend() == "jax":
+        return NumPyOrder(epoch_iterator)
     return Replay(epoch_iterator)
+
+
+def _backend() -> str:
+    import keras
+
+    backend: str = keras.backend.backend()
+    return backend

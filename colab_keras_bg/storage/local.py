@@ -176,6 +176,8 @@ class LocalStorage(Storage):
         start = self._path(prefix) if prefix else self.directory
         swept = []
         for path, files in reversed([*self._walk(start)]):
+            if not path.is_dir():
+                continue  # It was empty but for what lay below it.
             unfinished = [f for f in files if _UNFINISHED.fullmatch(f)]
             with self._writing(prefix or path.name):
                 for file in unfinished:

@@ -11,6 +11,7 @@ nothing of it; beside that it keeps a model of what a power cut would leave.
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -246,7 +247,9 @@ class UnsyncedDisk:
             return  # Above us: it stays as it is.
         folder = self._node(path)
         if not isinstance(folder, _Folder):
-            raise NotADirectoryError(str(path))
+            raise NotADirectoryError(
+                errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)
+            )
         folder.sync()
 
     def _change(self, path: Path, node: _Node | None) -> None:
@@ -258,8 +261,9 @@ class UnsyncedDisk:
         node: _Node = self._root
         for part in path.relative_to(self.directory).parts:
             if not isinstance(node, _Folder) or part not in node.names:
+                # If it is there all the same, it came about behind our back.
                 raise FileNotFoundError(
-                    f"{path} is not there, or came about behind our back"
+                    errno.ENOENT, os.strerror(errno.ENOENT), str(path)
                 )
             node = node.names[part]
         return node

@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["apply", "capture", "global_seed_generator"]
+__all__ = [
+    "apply",
+    "capture",
+    "global_seed_generator",
+    "numpy_state",
+    "set_numpy_state",
+]
 
 
 def capture() -> dict[str, Any]:
@@ -26,7 +32,7 @@ def capture() -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
     state: dict[str, Any] = {
         "python": [version, list(numbers), gauss],
-        "numpy": _to_json(np.random.get_state(legacy=False)),  # noqa: NPY002
+        "numpy": numpy_state(),
     }
     if keras.backend.backend() == "tensorflow":
         from colab_keras_bg.training_state import tensorflow as adapter
@@ -39,11 +45,22 @@ def apply(state: Mapping[str, Any]) -> None:
     """Puts back what `capture` returned."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    np.random.set_state(_from_json(state["numpy"]))  # noqa: NPY002
+    set_numpy_state(state["numpy"])
     if "tensorflow" in state:
         from colab_keras_bg.training_state import tensorflow as adapter
 
         adapter.apply_random_state(state["tensorflow"])
+
+
+def numpy_state() -> dict[str, Any]:
+    """The state of NumPy's global generator, as JSON values."""
+    state: dict[str, Any] = _to_json(np.random.get_state(legacy=False))
+    return state
+
+
+def set_numpy_state(state: Mapping[str, Any] | None) -> None:
+    """Puts back what `numpy_state` returned."""
+    np.random.set_state(_from_json(state))
 
 
 def global_seed_generator() -> dict[str, Any]:

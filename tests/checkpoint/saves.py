@@ -110,5 +110,7 @@ def debris_in(directory: Path) -> list[str]:
 def files_of(directory: Path, step: int) -> dict[str, Path]:
     """The three files of a checkpoint, by kind."""
     folder = directory / "checkpoints" / f"step-{step:09d}"
-    return {path.name.partition("-")[0].partition(".")[0]: path
-            for path in folder.iterdir()}
+    return {
+        path.name.partition("-")[0].partition(".")[0]: path
+        for path in folder.iterdir()
+    }

@@ -1,0 +1,211 @@
+"""The state of the other callbacks in a `fit`.
+
+Invariant: a callback's state is what it says it is (`get_state`,
+`set_state`), or, for Keras' own, the attributes listed here; nothing else of a
+callback is read or written. One that keeps state and says nothing is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colab_keras_bg.journal.announce import say
+from colab_keras_bg.training_state.plain import plain
+
+__all__ = ["CallbackStates"]
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+# What Keras' callbacks change while they run and would begin anew.
+_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "EarlyStopping": (
+        "wait",
+        "stopped_epoch",
+        "best",
+        "best_weights",
+        "best_epoch",
+    ),
+    "ReduceLROnPlateau": ("wait", "best", "cooldown_counter"),
+    "ModelCheckpoint": (
+        "best",
+        "_batches_seen_since_last_saving",
+        "_last_batch_seen",
+    ),
+    "SwapEMAWeights": ("_ema_weights_in_model",),
+    "TensorBoard": ("_global_train_batch", "_global_test_batch"),
+    "CSVLogger": ("keys",),
+    "LearningRateScheduler": (),
+    "TerminateOnNaN": (),
+    "LambdaCallback": (),
+    "RemoteMonitor": (),
+    "BackupAndRestore": (),
+    "History": (),
+    "ProgbarLogger": (),
+}
+_BASE = frozenset({"_model", "params", "model", "validation_data"})
+
+
+class CallbackStates:
+    """The states of the callbacks of one `fit`."""
+
+    def __init__(self, callbacks: Sequence[Any]) -> None:
+        """Takes the callbacks as they are after `on_train_begin`.
+
+        Args:
+            callbacks: All of them but our own.
+        """
+        self._callbacks = dict(_named(callbacks))
+        self._at_start = {
+            name: _simple_attributes(callback)
+            for name, callback in self._callbacks.items()
+            if _is_stranger(callback)
+        }
+
+    def capture(self) -> tuple[dict[str, Any], Arrays]:
+        """The present states.
+
+        Returns:
+            JSON values, and the arrays in them by key.
+        """
+        self._name_strangers()
+        arrays: Arrays = {}
+        states = {}
+        for name, callback in self._callbacks.items():
+            state = _state_of(callback)
+            if state is not None:
+                states[name] = _without_arrays(
+                    state, f"callbacks/{name}", arrays
+                )
+        return states, arrays
+
+    def apply(self, states: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+        """Puts states back into the callbacks of the same name and order.
+
+        Args:
+            states: What `capture` returned.
+            arrays: Likewise; more in it does no harm.
+        """
+        for name, callback in self._callbacks.items():
+            if name in states:
+                _set_state(callback, _with_arrays(states[name], arrays))
+
+    def _name_strangers(self) -> None:
+        for name, before in list(self._at_start.items()):
+            now = _simple_attributes(self._callbacks[name])
+            changed = sorted(
+                key for key in now if now[key] != before.get(key, _MISSING)
+            )
+            if changed:
+                del self._at_start[name]
+                say(
+                    f"the callback {name.rpartition('/')[0]} keeps state "
+                    f"({', '.join(changed[:5])}) that will be lost in an "
+                    "interruption: give it get_state() and set_state(state)"
+                )
+
+
+_MISSING = object()
+
+
+def _named(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Names that do not depend on where in the list others stand."""
+    counts: dict[str, int] = {}
+    for callback in callbacks:
+        kind = type(callback).__name__
+        counts[kind] = counts.get(kind, -1) + 1
+        yield f"{kind}/{counts[kind]}", callback
+
+
+def _attributes_of(callback: Any) -> tuple[str, ...] | None:
+    """The attributes that Keras' own class keeps; None for a stranger."""
+    for base in type(callback).__mro__:
+        if base.__module__.startswith("keras.src.callbacks"):
+            return _ATTRIBUTES.get(base.__name__)
+    return None
+
+
+def _is_stranger(callback: Any) -> bool:
+    """A class that we do not know and that does not speak for itself."""
+    own = type(callback).__module__.startswith("keras.src.callbacks")
+    return not own and not hasattr(callback, "get_state")
+
+
+def _simple_attributes(callback: Any) -> dict[str, Any]:
+    known = set(_attributes_of(callback) or ()) | _BASE
+    return {
+        key: plain(value)
+        for key, value in vars(callback).items()
+        if key not in known
+        and isinstance(value, (bool, int, float, str, list, dict, tuple, set))
+    }
+
+
+def _state_of(callback: Any) -> dict[str, Any] | None:
+    if hasattr(callback, "get_state"):
+        state: dict[str, Any] = callback.get_state()
+        return state
+    names = _attributes_of(callback)
+    if not names:
+        return None
+    found = {n: getattr(callback, n) for n in names if hasattr(callback, n)}
+    if "keys" in names:  # CSVLogger opens its file anew, and empties it.
+        found["rows"] = _read(callback)
+    return found
+
+
+def _set_state(callback: Any, state: dict[str, Any]) -> None:
+    if hasattr(callback, "set_state"):
+        callback.set_state(state)
+        return
+    rows = state.pop("rows", None)
+    for name, value in state.items():
+        setattr(callback, name, value)
+    if rows is not None and callback.csv_file is not None:
+        callback.csv_file.flush()
+        callback.csv_file.seek(0)
+        callback.csv_file.truncate()
+        callback.csv_file.write(rows)
+        callback.csv_file.flush()
+        callback.append_header = not rows
+
+
+def _read(logger: Any) -> str | None:
+    if logger.csv_file is not None and not logger.csv_file.closed:
+        logger.csv_file.flush()
+    try:
+        # Keras writes "\r\n"; read as it is, or each resume doubles them.
+        with Path(logger.filename).open(newline="") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _without_arrays(value: Any, path: str, arrays: Arrays) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            str(key): _without_arrays(item, f"{path}/{key}", arrays)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [
+            _without_arrays(item, f"{path}/{index}", arrays)
+            for index, item in enumerate(value)
+        ]
+    if hasattr(value, "shape") and value.shape != ():
+        arrays[path] = np.asarray(value)
+        return {"array": path}
+    return plain(value)
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"array"} and value["array"] in arrays:
+            return np.array(arrays[value["array"]])
+        return {key: _with_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(item, arrays) for item in value]
+    return value

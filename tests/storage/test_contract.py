@@ -1,0 +1,348 @@
+"""What the interface promises, held against every storage."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from colab_keras_bg.errors import (
+    NoSpaceError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    StorageError,
+    StorageUnavailableError,
+    UsageError,
+)
+from colab_keras_bg.storage import LocalStorage, MemoryStorage, Storage
+from colab_keras_bg.storage.interface import ObjectInfo, check_prefix
+
+BAD_NAMES = (
+    "",
+    "/",
+    "/etc/passwd",
+    "..",
+    "../a",
+    "a/../b",
+    "a/..",
+    ".",
+    "./a",
+    "a/./b",
+    ".hidden",
+    "a/.hidden",
+    "a//b",
+    "a/",
+    "a\0b",
+    "a\nb",
+    "a\n",
+    "a b",
+    "a\\b",
+    "a:b",
+    "~",
+    "ä",
+    "\u0661",
+    "x" * 201,
+)
+GOOD_NAMES = (
+    "a",
+    "A-b_c.d..e",
+    "0",
+    "-",
+    "_",
+    "a/b/c/d/e/f",
+    "x" * 200,
+)
+
+
+@pytest.fixture(params=["memory", "local", "local without hard links"])
+def storage(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Storage:
+    """One of the storages, empty."""
+    if request.param == "memory":
+        return MemoryStorage()
+    if "without" in request.param:
+        monkeypatch.setattr(os, "link", no_links)
+    return LocalStorage(tmp_path / "not" / "there yet")
+
+
+def no_links(source: object, target: object) -> None:
+    """What mounted Drives answer."""
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def names_in(storage: Storage, prefix: str = "") -> list[str]:
+    """The names of all objects, sorted."""
+    return sorted(info.name for info in storage.list(prefix))
+
+
+def test_what_is_created_is_read_back(storage: Storage) -> None:
+    """An object is what its chunks were, whichever way it is read."""
+    info = storage.create("a/b", [b"12", memoryview(b"345"), b"", b"6"])
+    assert info == ObjectInfo("a/b", size_bytes=6)
+    assert storage.info("a/b") == info
+    assert list(storage.list()) == [info]
+    assert storage.read("a/b") == b"123456"
+    assert bytes(storage.map("a/b")) == b"123456"
+    assert storage.exists("a/b")
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=30,
+    deadline=None,
+)
+@given(chunks=st.lists(st.binary(max_size=50), max_size=20))
+def test_any_chunks(storage: Storage, chunks: list[bytes]) -> None:
+    """However content is cut into chunks, it is their concatenation."""
+    storage.create("x", chunks)
+    try:
+        assert storage.read("x") == b"".join(chunks)
+        assert storage.info("x").size_bytes == len(b"".join(chunks))
+    finally:
+        storage.delete("x")
+
+
+@pytest.mark.parametrize("chunks", [[], [b""], [b"", memoryview(b"")]])
+def test_an_object_without_content(
+    storage: Storage, chunks: list[bytes]
+) -> None:
+    """An object of zero bytes is an object."""
+    storage.create("empty", chunks)
+    assert storage.read("empty") == b""
+    assert bytes(storage.map("empty")) == b""
+    assert storage.info("empty").size_bytes == 0
+    assert names_in(storage) == ["empty"]
+    with pytest.raises(ObjectExistsError):
+        storage.create("empty", [b"1"])
+    storage.delete("empty")
+    assert names_in(storage) == []
+
+
+def test_many_chunks(storage: Storage) -> None:
+    """Ten thousand chunks are as good as one."""
+    storage.create("many", (bytes([n % 251]) for n in range(10_000)))
+    expected = bytes(n % 251 for n in range(10_000))
+    assert expected == storage.read("many")
+
+
+def test_chunks_are_not_kept(storage: Storage) -> None:
+    """A chunk may be overwritten as soon as the next one is asked for."""
+    buffer = bytearray(1)
+
+    def chunks() -> Iterator[memoryview]:
+        for letter in b"abc":
+            buffer[0] = letter
+            yield memoryview(buffer)
+
+    storage.create("x", chunks())
+    assert storage.read("x") == b"abc"
+
+
+def test_create_never_replaces(storage: Storage) -> None:
+    """A name that is taken stays what it is, and the error says whose it is."""
+    storage.create("a/b", [b"old"])
+    with pytest.raises(ObjectExistsError) as caught:
+        storage.create("a/b", [b"new"])
+    assert caught.value.name == "a/b"
+    assert isinstance(caught.value, FileExistsError)
+    assert str(caught.value) == (
+        f"The object 'a/b' exists already in {storage.describe()}; it was left "
+        "as it is."
+    )
+    assert storage.read("a/b") == b"old"
+    assert names_in(storage) == ["a/b"]
+
+
+class Boom(BaseException):
+    """Not an Exception: a cleanup must not depend on that."""
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), Boom("boom")])
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_chunks_that_raise(
+    storage: Storage, error: BaseException, after: int
+) -> None:
+    """
+    What the chunks raise comes through, and then there is no object, nor
+    anything in the way of creating it.
+    """
+
+    def chunks() -> Iterator[bytes]:
+        yield from [b"x"] * after
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        storage.create("a/b", chunks())
+    assert caught.value is error
+    assert not storage.exists("a/b")
+    assert names_in(storage) == []
+    storage.create("a/b", [b"better"])
+    assert storage.read("a/b") == b"better"
+
+
+def test_replace_puts_a_whole_object_in_place(storage: Storage) -> None:
+    """
+    `replace` makes an object where there is none, and otherwise leaves only
+    the new content, be it shorter or longer; who read the old keeps it.
+    """
+    assert storage.replace("a/r", b"12345") == ObjectInfo("a/r", 5)
+    before = storage.map("a/r")
+    assert storage.replace("a/r", b"1") == ObjectInfo("a/r", 1)
+    assert storage.read("a/r") == b"1"
+    storage.replace("a/r", b"")
+    assert storage.read("a/r") == b""
+    storage.replace("a/r", b"123456789")
+    assert storage.read("a/r") == b"123456789"
+    assert bytes(before) == b"12345"
+    assert names_in(storage) == ["a/r"]
+
+
+def test_what_is_created_can_be_replaced(storage: Storage) -> None:
+    """Created or replaced, it is the same kind of object."""
+    storage.create("x", [b"1"])
+    storage.replace("x", b"2")
+    assert storage.read("x") == b"2"
+
+
+def test_views_cannot_be_written_to(storage: Storage) -> None:
+    """What `map` gives is read-only, and outlives the object's name."""
+    storage.create("x", [b"123"])
+    view = storage.map("x")
+    with pytest.raises(TypeError):
+        view[0] = 0
+    storage.delete("x")
+    assert bytes(view) == b"123"
+
+
+@pytest.mark.parametrize("method", ["read", "map", "info", "delete"])
+@pytest.mark.parametrize("name", ["nothing", "a/nothing", "a", "a/b/below"])
+def test_missing_objects(storage: Storage, method: str, name: str) -> None:
+    """What is missing, a folder, or below an object is an error of its own."""
+    storage.create("a/b", [b"1"])
+    with pytest.raises(ObjectNotFoundError) as caught:
+        getattr(storage, method)(name)
+    assert caught.value.name == name
+    assert isinstance(caught.value, FileNotFoundError)
+    assert str(caught.value) == (
+        f"There is no object {name!r} in {storage.describe()}."
+    )
+    assert not storage.exists(name)
+    assert names_in(storage) == ["a/b"]
+
+
+def test_listing_by_prefix(storage: Storage) -> None:
+    """A prefix is the beginning of a name, wherever in it that ends."""
+    names = ["ab", "abc/1", "abc/2", "abd/1", "b/abc", "step-1/x", "step-10/x"]
+    for name in names:
+        storage.create(name, [b"1"])
+    assert names_in(storage) == names
+    for prefix in ["a", "ab", "abc", "abc/", "abc/1", "step-1", "step-1/", "q"]:
+        expected = [name for name in names if name.startswith(prefix)]
+        assert expected == names_in(storage, prefix)
+    assert names_in(storage, "q/q/q") == []
+
+
+def test_listing_nothing(storage: Storage) -> None:
+    """An empty storage, or one that was never written to, lists nothing."""
+    assert names_in(storage) == []
+    assert names_in(storage, "a/b") == []
+    assert storage.sweep() == ()
+    assert storage.sweep("a") == ()
+
+
+def test_deleting_while_listing(storage: Storage) -> None:
+    """Whoever reads a listing may delete what it names."""
+    for number in range(20):
+        storage.create(f"folder-{number % 3}/{number}", [b"1"])
+    for info in storage.list():
+        storage.delete(info.name)
+    assert names_in(storage) == []
+
+
+def test_a_name_is_free_after_delete(storage: Storage) -> None:
+    """What was deleted can be created anew, its neighbours stay."""
+    storage.create("a/b", [b"1"])
+    storage.create("a/c", [b"2"])
+    storage.delete("a/b")
+    assert not storage.exists("a/b")
+    assert storage.read("a/c") == b"2"
+    storage.delete("a/c")
+    storage.create("a/b", [b"3"])
+    assert storage.read("a/b") == b"3"
+
+
+USES: dict[str, Callable[[Storage, str], object]] = {
+    "create": lambda storage, name: storage.create(name, [b"1"]),
+    "replace": lambda storage, name: storage.replace(name, b"1"),
+    "read": lambda storage, name: storage.read(name),
+    "map": lambda storage, name: storage.map(name),
+    "info": lambda storage, name: storage.info(name),
+    "delete": lambda storage, name: storage.delete(name),
+    "exists": lambda storage, name: storage.exists(name),
+}
+
+
+@pytest.mark.parametrize("method", USES)
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+def test_bad_names(storage: Storage, method: str, name: str) -> None:
+    """Every method refuses a name that climbs, is absolute, hidden or not plain."""
+    with pytest.raises(UsageError, match="cannot name an object"):
+        USES[method](storage, name)
+    assert names_in(storage) == []
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_good_names(storage: Storage, name: str) -> None:
+    """Every method takes a plain name."""
+    for method in ("create", "replace", "read", "map", "info", "exists"):
+        USES[method](storage, name)
+    assert names_in(storage) == [name]
+    storage.delete(name)
+
+
+@pytest.mark.parametrize(
+    "prefix", [name for name in BAD_NAMES if name not in ("", "a/")], ids=ascii
+)
+def test_bad_prefixes(storage: Storage, prefix: str) -> None:
+    """A prefix that no name can begin with is refused, not searched for."""
+    with pytest.raises(UsageError):
+        list(storage.list(prefix))
+    with pytest.raises(UsageError):
+        storage.sweep(prefix)
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "a/", "a/b", "a/b.c-"])
+def test_good_prefixes(prefix: str) -> None:
+    """What a name can begin with is a prefix."""
+    assert check_prefix(prefix) == prefix
+
+
+def test_what_storages_say_of_themselves(storage: Storage) -> None:
+    """Neither outlives this machine, and each has a name for people."""
+    assert not storage.capabilities.survives_machine
+    mapped = isinstance(storage, LocalStorage)
+    assert storage.capabilities.mapped_reads == mapped
+    assert storage.describe()
+
+
+def test_storage_errors_are_of_the_standard_kinds() -> None:
+    """Whoever catches OSError catches them, and they can be told apart."""
+    for kind in (NoSpaceError, StorageUnavailableError, ObjectNotFoundError):
+        assert issubclass(kind, StorageError)
+        assert issubclass(kind, OSError)
+    assert not issubclass(StorageUnavailableError, FileNotFoundError)
+    error = NoSpaceError("a/b", where="here")
+    assert error.errno == errno.ENOSPC
+    assert error.name == "a/b"
+    assert str(error) == (
+        "No space left while writing 'a/b' in here. Free some space, or keep "
+        "fewer checkpoints (--keep_last, --keep_every)."
+    )
