@@ -230,7 +230,10 @@ class TFIterator(Replay):
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`."""
         super().__init__(epoch_iterator)
-        self._refused = False
+        # Keras shuffles within batches by a random operation, whose state
+        # is not part of the iterator's; a new iterator repeats it.
+        adapter = epoch_iterator.data_adapter
+        self._refused = getattr(adapter, "_shuffle", None) == "batch"
 
     def state(self, iterator: Any) -> State:
         """See `Source.state`."""

@@ -293,7 +293,7 @@ USES: dict[str, Callable[[Storage, str], object]] = {
 @pytest.mark.parametrize("method", USES)
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
 def test_bad_names(storage: Storage, method: str, name: str) -> None:
-    """Every method refuses a name that climbs, is absolute, hidden or not plain."""
+    """Every method refuses names that climb, are absolute, hidden or odd."""
     with pytest.raises(UsageError, match="cannot name an object"):
         USES[method](storage, name)
     assert names_in(storage) == []

@@ -228,7 +228,7 @@ def test_a_directory_that_cannot_be_read(
 def test_a_file_that_goes_while_we_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What goes between the listing of a folder and a look at it is not there."""
+    """What goes between the listing and a look at it is not there."""
     storage = LocalStorage(tmp_path)
     storage.create("x", [b"1"])
     storage.create("y", [b"1"])
@@ -306,7 +306,7 @@ def test_sweep_removes_only_what_is_ours(tmp_path: Path) -> None:
 
 
 def test_sweep_removes_the_folders_it_empties(tmp_path: Path) -> None:
-    """A folder that held nothing but debris goes with it, and those above it."""
+    """A folder of nothing but debris goes with it, and those above it."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / ".x.0123456789ab.tmp").write_bytes(b"1")
     LocalStorage(tmp_path).sweep()
@@ -318,7 +318,7 @@ def test_sweep_removes_the_folders_it_empties(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dies_at", range(CALLS_OF_CREATE))
 def test_power_cut_while_creating(dies_at: int, tmp_path: Path) -> None:
-    """Whichever call is the last, a created object is there whole or not at all."""
+    """Whichever call is the last, an object is there whole or not at all."""
     files = PowerCutFileSystem(tmp_path, dies_at=dies_at)
     with pytest.raises(PowerCut):
         LocalStorage(tmp_path / "s", filesystem=files).create(

@@ -100,7 +100,7 @@ def test_a_record_that_is_too_large(
 def test_a_storage_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ "Cannot be read" is not "there is none"."""
+    """A storage that cannot be read is not one without records."""
     storage = LocalStorage(tmp_path)
 
     def fails(name: str) -> None:

@@ -40,6 +40,12 @@ class CutAt(keras.callbacks.Callback):
         if name:
             setattr(self, name, self._cut_at_epoch(int(number)))
 
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        pass
+
     def _cut_at_epoch(self, number: int) -> Callable[..., None]:
         def hook(epoch: int, logs: Any = None) -> None:
             if epoch == number:

@@ -1,0 +1,84 @@
+"""Data as Keras takes it, without a change to the user's code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import pytest
+from harness import Case, CutAt, assert_exact
+from models import BATCH, VALIDATION, X, Y, everything, unbuilt
+
+pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
+
+CASES = {
+    "arrays": Case(
+        everything, lambda: ((X, Y), {"batch_size": BATCH, **VALIDATION})
+    ),
+    "arrays, shuffled within batches": Case(
+        everything, lambda: ((X, Y), {"batch_size": BATCH, "shuffle": "batch"})
+    ),
+    "arrays in their order": Case(
+        everything, lambda: ((X, Y), {"batch_size": BATCH, "shuffle": False})
+    ),
+    "arrays with validation_split": Case(
+        everything,
+        lambda: ((X, Y), {"batch_size": BATCH, "validation_split": 0.2}),
+    ),
+    "arrays with sample weights": Case(
+        everything,
+        lambda: ((X, Y), {"batch_size": BATCH, "sample_weight": X[:, 0] ** 2}),
+    ),
+    "arrays in turns of three": Case(
+        lambda: everything(steps_per_execution=3),
+        lambda: ((X, Y), {"batch_size": BATCH}),
+    ),
+    "arrays, fewer steps than batches": Case(
+        everything,
+        lambda: ((X, Y), {"batch_size": BATCH, "steps_per_epoch": 3}),
+    ),
+    "arrays, an unbuilt model": Case(
+        unbuilt, lambda: ((X, Y), {"batch_size": BATCH})
+    ),
+    "arrays from a later epoch on": Case(
+        everything,
+        lambda: ((X, Y), {"batch_size": BATCH, "initial_epoch": 1}),
+        epochs=4,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cut_at_several_batches(name: str, tmp_path: Path) -> None:
+    """
+    Cut off in the middle of epochs and between two, a training goes on with
+    the very batch that would have come, and ends with the same bits.
+    """
+    cuts = [CutAt(2), CutAt(3), CutAt(hook="on_epoch_begin:2")]
+    assert_exact(CASES[name], tmp_path / "run", cuts=cuts)
+
+
+def test_no_batch_is_sliced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    On JAX, going back to the last batch of an epoch of arrays slices none of
+    the batches before it.
+    """
+    if keras.backend.backend() != "jax":
+        pytest.skip("TensorFlow gathers in its own pipeline")
+    from harness import train
+    from keras.src.trainers.data_adapters import array_slicing
+
+    case = CASES["arrays in their order"]
+    train(case, tmp_path, cut=CutAt(6))
+    sliced = []
+    original = array_slicing.NumpySliceable.__getitem__
+
+    def counted(self: object, indices: slice) -> object:
+        sliced.append(indices)
+        return original(self, indices)
+
+    monkeypatch.setattr(array_slicing.NumpySliceable, "__getitem__", counted)
+    train(case, tmp_path, cut=CutAt(1))
+    assert min(indices.start for indices in sliced) >= 4 * BATCH
