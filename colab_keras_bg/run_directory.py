@@ -33,7 +33,7 @@ from colab_keras_bg.storage.urls import local_directory
 
 __all__ = ["DONE", "RUN", "RunDirectory"]
 
-FORMAT = "colab_keras_bg.run/1"
+_FORMAT = "colab_keras_bg.run/1"
 RUN = "run.json"
 DONE = "DONE"
 
@@ -202,7 +202,7 @@ class RunDirectory:
                 self.storage,
                 RUN,
                 {
-                    "format": FORMAT,
+                    "format": _FORMAT,
                     "run_id": self.head.run_id,
                     "created": time.time(),
                     "version": __version__,

@@ -21,7 +21,7 @@ import numpy as np
 from colab_keras_bg.checkpoint.hashing import blocks, content_hash
 from colab_keras_bg.tensor import LazyTensor
 
-__all__ = ["parse", "serialize"]
+__all__ = ["MAX_HEADER_BYTES", "parse", "serialize"]
 
 MAX_HEADER_BYTES = 100_000_000  # The limit of the reference reader.
 _MAX_DIMENSIONS = 64  # NumPy's.

@@ -1,4 +1,8 @@
-"""`status`: one screen on where a run stands."""
+"""`status`: one screen on where a run stands.
+
+Invariant: it answers whatever the run directory holds; that a run is damaged
+or has failed is an answer, and no failure of the command.
+"""
 
 from __future__ import annotations
 

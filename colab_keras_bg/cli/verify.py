@@ -1,4 +1,7 @@
-"""`verify`: reads everything of a run back."""
+"""`verify`: reads everything of a run back.
+
+Invariant: the exit status is 0 only if nothing is damaged.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,16 @@ import numpy as np
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state import random_state
 
-__all__ = ["Source", "source_of"]
+__all__ = [
+    "ITERATOR",
+    "NumPyOrder",
+    "RandomAccess",
+    "Replay",
+    "Source",
+    "State",
+    "TFIterator",
+    "source_of",
+]
 
 ITERATOR = "data/iterator"
 
@@ -213,7 +222,8 @@ class NumPyOrder(Source):
         for _ in range(leave_out):
             next(batches)
         self._leaving_out = False
-        random_state.set_numpy_state(present)
+        if self._adapter._shuffle != "batch":  # It draws for each batch.
+            random_state.set_numpy_state(present)
         yield from batches
 
 

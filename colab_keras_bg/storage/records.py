@@ -13,8 +13,13 @@ from typing import Any
 from colab_keras_bg.errors import ObjectNotFoundError
 from colab_keras_bg.storage.interface import Storage
 
-__all__ = ["DamagedRecordError", "create_record", "read_record", "write_record"]
-
+__all__ = [
+    "MAX_BYTES",
+    "DamagedRecordError",
+    "create_record",
+    "read_record",
+    "write_record",
+]
 
 MAX_BYTES = 16 << 20
 

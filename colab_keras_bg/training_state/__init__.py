@@ -1,0 +1,1 @@
+"""What a training consists of, read from Keras and put back."""

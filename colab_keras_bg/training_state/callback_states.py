@@ -16,7 +16,7 @@ import numpy as np
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state.plain import plain
 
-__all__ = ["CallbackStates"]
+__all__ = ["Arrays", "CallbackStates"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -19,7 +19,10 @@ __all__ = ["attempt", "beat", "commit", "damage"]
 
 @contextmanager
 def attempt(
-    path: Path, *, exit_status: int | None = 0, reason: str = "the program ended"
+    path: Path,
+    *,
+    exit_status: int | None = 0,
+    reason: str = "the program ended",
 ) -> Iterator[RunDirectory]:
     """An attempt, live within the block, then ended; or killed: -9."""
     run_directory._attempt_of_this_process.clear()  # Another process' try.

@@ -22,6 +22,7 @@ for number in range(300):
 
 
 def expected_lines() -> list[str]:
+    """What that program prints."""
     lines = []
     for number in range(300):
         lines += [f"out {number}", f"err {number}"]
@@ -66,9 +67,7 @@ def test_all_that_was_written_before_a_kill(
 def test_any_bytes(place: Workplace) -> None:
     """Bytes that are no text pass through as they are."""
     everything = bytes(range(256)) * 2
-    program = place.program(
-        "import os; os.write(1, bytes(range(256)) * 2)"
-    )
+    program = place.program("import os; os.write(1, bytes(range(256)) * 2)")
     ended = place.train(program)
     assert (ended.out, place.console()) == (everything, everything)
 

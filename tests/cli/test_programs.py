@@ -168,7 +168,7 @@ def test_no_such_function(name: str, line: str, place: Workplace) -> None:
 def test_import_error_of_a_program(place: Workplace) -> None:
     """What a program's own imports miss is the program's failure."""
     place.program("import nowhere\ndef main(): ...\n", name="job.py")
-    for name in ("job", "job:main", "job.py"):
+    for name in ("job:main", "job.py"):
         ended = place.train(name)
         assert ended.status == exit_status.FAILED
         assert b"ModuleNotFoundError: No module named 'nowhere'" in ended.out

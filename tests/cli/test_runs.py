@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,32 +65,27 @@ def test_done_already(place: Workplace) -> None:
     assert place.files() == before
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["program.py", "--", "--my_flag=4"], ["program:main"], ["other.py"]],
-)
-def test_another_command_on_a_done_run(
-    arguments: list[str], place: Workplace
-) -> None:
-    """Another command, or other arguments, run; then that is what is done."""
-    source = "def main(): print('ran')\nmain()\n"
-    place.program(source, name="other.py")
-    place.program(source)
-    place.train("program.py", "--", "--my_flag=3")
-    assert place.train(*arguments).out.startswith(b"ran\n")
-    assert place.attempts() == ["0001", "0002"]
-    assert place.train(*arguments).out == b""
+def test_another_command_on_a_done_run(place: Workplace) -> None:
+    """Another command runs; then that one is what is done."""
+    program = place.program("import sys; print(sys.argv[1:])")
+    place.train(program, "--", "--my_flag=3")
+    other = (program, "--", "--my_flag=4")
+    assert place.train(*other).out == b"['--my_flag=4']\n"
+    assert place.train(*other).out == b""
     assert place.attempts() == ["0001", "0002"]
 
 
-def test_what_makes_a_command_another(
+@pytest.fixture
+def started(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The program, its arguments and the seed do; when to save does not."""
-    commands = []
+) -> list[list[str]]:
+    """The commands of the supervisors that would have been started."""
+    commands: list[list[str]] = []
 
     class Recorder:
-        def __init__(self, *_: object, command: list[str], **__: object) -> None:
+        def __init__(
+            self, *_: object, command: list[str], **__: object
+        ) -> None:
             commands.append(command)
 
         def run(self) -> int:
@@ -97,6 +93,13 @@ def test_what_makes_a_command_another(
 
     monkeypatch.setattr("colab_keras_bg.cli.train.Supervisor", Recorder)
     monkeypatch.chdir(place.path)
+    return commands
+
+
+def test_what_makes_a_command_another(
+    place: Workplace, started: list[list[str]]
+) -> None:
+    """The program, its arguments and the seed do; when to save does not."""
     path = str(place.path / place.program("print('ran')"))
     for typed in (
         [],
@@ -106,7 +109,7 @@ def test_what_makes_a_command_another(
         ["program:print"],
     ):
         assert main(["train", "--run_dir=run", *typed]) == exit_status.DONE
-    assert commands == [
+    assert started == [
         ["built-in", "digits"],
         ["built-in", "digits", "--epochs=3", "--batch_size=8", "--seed=1"],
         ["file", path],
@@ -115,22 +118,23 @@ def test_what_makes_a_command_another(
     ]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"command": 3}'])
-def test_done_is_damaged(content: str, place: Workplace) -> None:
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"command": 3}', "{}"])
+def test_done_is_damaged(
+    content: str, place: Workplace, started: list[list[str]]
+) -> None:
     """A DONE that cannot be believed is not: the program runs."""
-    program = place.program("print('ran')")
-    place.train(program)
+    path = str(place.path / place.program("print('ran')"))
+    place.run_dir.mkdir()
     (place.run_dir / "DONE").write_text(content)
-    ended = place.train(program)
-    assert (ended.status, ended.out) == (exit_status.DONE, b"ran\n")
-    assert place.train(program).out == b""
+    assert main(["train", "--run_dir=run", path]) == exit_status.DONE
+    assert started == [["file", path]]
 
 
 @pytest.mark.parametrize("moment", [1e300, float("inf"), "noon", None])
 def test_done_at_no_time(
     moment: object,
     place: Workplace,
-    monkeypatch: pytest.MonkeyPatch,
+    started: list[list[str]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A DONE whose time cannot be is still one of this command."""
@@ -138,8 +142,8 @@ def test_done_at_no_time(
     done = {"command": ["file", program], "time": moment, "step": 7}
     place.run_dir.mkdir()
     (place.run_dir / "DONE").write_text(json.dumps(done))
-    monkeypatch.chdir(place.path)
     assert main(["train", "--run_dir=run", program]) == exit_status.DONE
+    assert started == []
     told = capsys.readouterr().err
     assert "done since a time that is not recorded, at step 7" in told
 
@@ -215,64 +219,61 @@ def test_nothing_is_set_aside_for_a_program_that_is_not_there(
     assert place.files() == before
 
 
-def mounted(path: Path, *, size: str) -> None:
-    """Mounts a small file system, where that is allowed."""
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+@pytest.fixture
+def small_disk(place: Workplace) -> Iterator[Path]:
+    """A small file system as the run directory, where mounting is allowed."""
+    place.run_dir.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs"]
     try:
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(
+            [*mount, str(place.run_dir)], check=True, capture_output=True
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"mounting is not allowed here: {error}")
+    yield place.run_dir
+    place.close()
+    unmount = ["umount", str(place.run_dir)]
+    subprocess.run(unmount, check=True)
 
 
-def test_no_space(place: Workplace) -> None:
+FILLS_UP = """\
+import contextlib
+with open("run/ballast", "wb", buffering=0) as file:
+    with contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+"""
+
+
+def test_no_space(place: Workplace, small_disk: Path) -> None:
     """
     On a full disk nothing begins: exit status 1, one line that says so, and
     what is there stays as it is.
     """
-    mounted(place.run_dir, size="256k")
-    try:
-        program = place.program("print('ran')")
-        assert place.train(program).status == exit_status.DONE
-        with (place.run_dir / "ballast").open("wb") as file:
-            subprocess.run(
-                ["cat", "/dev/zero"],
-                stdout=file,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
-        before = place.files()
-        ended = place.train(program, "--", "again")
-        assert (ended.status, ended.out) == (exit_status.FAILED, b"")
-        assert ended.err.count("\n") == 1
-        assert "No space left while writing" in ended.err
-        assert place.files() == before
-    finally:
-        subprocess.run(["umount", str(place.run_dir)], check=True)
+    program = place.program("print('ran')")
+    assert place.train(program).status == exit_status.DONE
+    place.run(python=place.program(FILLS_UP, name="fills_up.py"))
+    before = place.files()
+    ended = place.train(program, "--", "again")
+    assert (ended.status, ended.out) == (exit_status.FAILED, b"")
+    assert ended.err.count("\n") == 1
+    assert "No space left while writing" in ended.err
+    assert place.files() == before
+    (small_disk / "ballast").unlink()
+    assert place.train(program, "--", "again").out == b"ran\n"
 
 
-def test_disk_fills_up_while_the_program_runs(place: Workplace) -> None:
+def test_disk_fills_up_while_the_program_runs(
+    place: Workplace, small_disk: Path
+) -> None:
     """
     A program that ends well on a disk that has filled up is not called done:
     its end could not be recorded, and the command says so.
     """
-    mounted(place.run_dir, size="256k")
-    try:
-        program = place.program(
-            """\
-            import contextlib
-            with open("run/ballast", "wb", buffering=0) as file:
-                with contextlib.suppress(OSError):
-                    while True:
-                        file.write(bytes(4096))
-            """
-        )
-        ended = place.train(program)
-        assert ended.status == exit_status.FAILED
-        assert "ended, which could not be recorded: No space" in ended.err
-        assert not (place.run_dir / "DONE").exists()
-    finally:
-        subprocess.run(["umount", str(place.run_dir)], check=True)
+    ended = place.train(place.program(FILLS_UP))
+    assert ended.status == exit_status.FAILED
+    assert "ended, which could not be recorded: No space" in ended.err
+    assert not (small_disk / "DONE").exists()
 
 
 def test_no_space_without_a_small_disk(
@@ -318,7 +319,9 @@ def test_numbers_of_attempts_are_never_used_again(place: Workplace) -> None:
     assert place.attempts() == ["0001", "0003"]
 
 
-@pytest.mark.parametrize("name", ["attempt.json", "../../HEAD", "../../run.json"])
+@pytest.mark.parametrize(
+    "name", ["attempt.json", "../../HEAD", "../../run.json"]
+)
 @pytest.mark.parametrize("content", ["", "not JSON", "[]"])
 def test_damaged_records_do_not_stop_a_run(
     name: str, content: str, place: Workplace

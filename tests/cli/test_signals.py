@@ -39,6 +39,7 @@ def is_alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in path.read_text().split()]
 

@@ -119,9 +119,7 @@ def test_failed_after_it_was_done(tmp_path: Path) -> None:
     assert read_status(tmp_path).attempts == 3
 
 
-def test_live_run(
-    place: Workplace, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_live_run(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     """While a trainer lives the run is running; when it is killed, not."""
     supervisor = place.start_waiting()
     found = status_json(place.run_dir, capsys)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from pathlib import Path
 
 import pytest
@@ -83,7 +82,9 @@ BAD = [
 
 
 @pytest.fixture
-def typing_place(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
+def typing_place(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
     """A workplace with something to mistake for something else."""
     place.program("raise AssertionError('it was run')")
     place.program("raise AssertionError", name="package/__init__.py")
@@ -94,7 +95,9 @@ def typing_place(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace
     return place
 
 
-@pytest.mark.parametrize(("typed", "told"), BAD, ids=[typed for typed, _ in BAD])
+@pytest.mark.parametrize(
+    ("typed", "told"), BAD, ids=[typed for typed, _ in BAD]
+)
 def test_bad_usage(
     typed: str,
     told: list[str],

@@ -73,7 +73,9 @@ def test_damaged_checkpoint(
     damage(path, kind)
     status, printed = verify(run, capsys)
     gone = (pattern, kind) == ("manifest.json", "gone")
-    if gone and folder.startswith("final"):  # It never existed, for all we know.
+    if gone and folder.startswith(
+        "final"
+    ):  # It never existed, for all we know.
         assert status == exit_status.DONE
         assert what not in printed
         return
@@ -110,9 +112,7 @@ def test_record_is_gone(
     assert f"DAMAGED  {name}: it is gone\n" in printed
 
 
-def test_attempt_is_gone(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_attempt_is_gone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """So is an attempt that has a console and no record."""
     (run / "attempts" / "0001" / "console.log").touch()
     (run / "attempts" / "0001" / "attempt.json").unlink()
@@ -121,9 +121,7 @@ def test_attempt_is_gone(
     assert "DAMAGED  attempts/0001/attempt.json: it is gone\n" in printed
 
 
-def test_damaged_metrics(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_metrics(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line of the metrics that is no report is listed by its number."""
     (run / "metrics.jsonl").write_text('{"step": 5}\n\0\0\n{"step": 10}\n')
     status, printed = verify(run, capsys)

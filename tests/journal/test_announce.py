@@ -29,16 +29,19 @@ def test_several_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def gone() -> None:
+    """No stream at all, as under `2>&-`."""
     return None
 
 
 def closed() -> io.TextIOWrapper:
+    """A stream that somebody has closed."""
     stream = io.TextIOWrapper(io.BytesIO())
     stream.close()
     return stream
 
 
 def nobody_reads() -> io.TextIOWrapper:
+    """A pipe whose reader has gone away."""
     read, write = os.pipe()
     os.close(read)
     raw = os.fdopen(write, "wb", buffering=0)
@@ -46,9 +49,7 @@ def nobody_reads() -> io.TextIOWrapper:
 
 
 @pytest.mark.parametrize("stream", [gone, closed, nobody_reads])
-def test_nobody_hears(
-    stream: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_hears(stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A console that is gone, closed or broken stops nothing."""
     assert callable(stream)
     standard_error = stream()

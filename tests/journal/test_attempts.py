@@ -18,11 +18,11 @@ from colab_keras_bg.storage.records import DamagedRecordError
 
 
 def tried(number: int, **fields: Any) -> Attempt:
+    """An attempt that has just begun."""
     return Attempt(number=number, started=1.5, pid=7, host="vm", **fields)
 
 
-def test_comes_back(
-) -> None:
+def test_comes_back() -> None:
     """A record comes back as it was written."""
     attempts = Attempts(MemoryStorage())
     begun = tried(1, command=["train.py", "--a=3"])

@@ -42,6 +42,7 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 def signs(storage: MemoryStorage) -> dict[str, Any] | None:
+    """The signs of life that were written last."""
     return read_record(storage, STATUS)
 
 

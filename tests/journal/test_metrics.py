@@ -88,7 +88,6 @@ def test_empty_file(tmp_path: Path) -> None:
     assert list(read_metrics(path)) == REPORTS[:1]
 
 
-
 @pytest.mark.parametrize("cut", range(1, len(json.dumps(REPORTS[-1])) + 1))
 def test_torn_tail(cut: int, path: Path) -> None:
     """

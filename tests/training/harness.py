@@ -114,6 +114,25 @@ class Witness(keras.callbacks.Callback):
         pass
 
 
+class Settled(keras.callbacks.Callback):
+    """Waits for each save, so that each step is surely saved."""
+
+    async_safe = False
+
+    def __init__(self, run: bg.Run) -> None:
+        super().__init__()
+        self._run = run
+
+    def get_state(self) -> dict[str, Any]:
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self._run.saves.wait()
+
+
 def train(
     case: Case,
     run_dir: Path | None,
@@ -148,7 +167,12 @@ def train(
     try:
         with bg.Run(run_dir, save_freq=save_freq) as run:
             return fit(
-                [*run.callbacks(), *others, *([cut] if cut else [])]
+                [
+                    *run.callbacks(),
+                    *others,
+                    Settled(run),
+                    *([cut] if cut else []),
+                ]
             )
     except PowerCut:
         return None

