@@ -127,7 +127,8 @@ class Storage(ABC):
             name: The new object's name.
             chunks: Its content, in order: bytes, or views of single bytes.
                 Any sizes, empty ones included, and any number of them. What
-                the iterator raises comes through.
+                the iterator raises comes through; an `OSError` of its may
+                come as a `StorageError`.
 
         Returns:
             The object's name and size.
