@@ -213,9 +213,12 @@ class Saves:
 def _drop_older(finals: CheckpointStore, step: int, *, fit: int) -> None:
     """A `fit` that was prolonged leaves one final checkpoint, the last."""
     for older in finals.steps():
-        if older < step and finals.looks_whole(older):
-            if _fit_of(finals.load(older)) == fit:
-                finals.delete(older)
+        if (
+            older < step
+            and finals.looks_whole(older)
+            and _fit_of(finals.load(older)) == fit
+        ):
+            finals.delete(older)
 
 
 def _fit_of(checkpoint: Checkpoint) -> int:

@@ -20,7 +20,7 @@ from colab_keras_bg.run import Run, open_run
 __all__ = ["BackupAndRestore"]
 
 
-class BackupAndRestore(keras.callbacks.Callback):  # type: ignore[misc]
+class BackupAndRestore(keras.callbacks.Callback):
     """Backs up a training and restores it exactly.
 
     A drop-in for `keras.callbacks.BackupAndRestore`: run the same program
@@ -78,7 +78,7 @@ class BackupAndRestore(keras.callbacks.Callback):  # type: ignore[misc]
             "keep_last": keep_last,
             "keep_every": keep_every,
         }
-        if self._given is None:
+        if not isinstance(backup_dir, Run):
             Run(backup_dir, **self._settings)  # Bad arguments fail here.
         self.backup_dir = (
             str(backup_dir.path) if isinstance(backup_dir, Run) else backup_dir
@@ -107,7 +107,7 @@ class BackupAndRestore(keras.callbacks.Callback):  # type: ignore[misc]
         )
 
 
-class _Last(keras.callbacks.Callback):  # type: ignore[misc]
+class _Last(keras.callbacks.Callback):
     """Stands behind all other callbacks of one `fit`."""
 
     def __init__(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import keras
@@ -43,13 +44,14 @@ class FitLoop:
             RuntimeError: If no `fit` of Keras is calling.
         """
         callback_list = None
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             names = frame.f_locals
             owner = names.get("self")
-            if isinstance(owner, keras.callbacks.CallbackList):
-                if any(known is callback for known in owner.callbacks):
-                    callback_list = owner
+            if isinstance(owner, keras.callbacks.CallbackList) and any(
+                known is callback for known in owner.callbacks
+            ):
+                callback_list = owner
             found = names.get("epoch_iterator")
             if callback_list is not None and hasattr(
                 found, "_enumerate_iterator"
@@ -62,7 +64,9 @@ class FitLoop:
             "your own, save with `bg.Run` instead."
         )
 
-    def wrap_turns(self, wrapper: Callable[[Callable[[], Turns]], Turns]) -> None:
+    def wrap_turns(
+        self, wrapper: Callable[[Callable[[], Turns]], Turns]
+    ) -> None:
         """Puts a generator around the turns of each epoch.
 
         Args:
@@ -77,7 +81,7 @@ class FitLoop:
 
         Only between two turns, when `fit` stands above us in the call stack.
         """
-        frame = sys._getframe(1)
+        frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             if frame.f_locals.get("epoch_iterator") is self.epoch_iterator:
                 return frame.f_locals.get("logs")

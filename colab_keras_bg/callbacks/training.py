@@ -22,8 +22,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import keras
-
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.sources import source_of

@@ -65,7 +65,7 @@ def arrays(
     )
 
 
-class ArraysAdapter(DataAdapter):  # type: ignore[misc]
+class ArraysAdapter(DataAdapter):
     """What `arrays` returns."""
 
     def __init__(
@@ -176,7 +176,7 @@ class ArraysAdapter(DataAdapter):  # type: ignore[misc]
 
         adapter = self
 
-        class Batches(torch.utils.data.IterableDataset):  # type: ignore[misc]
+        class Batches(torch.utils.data.IterableDataset):
             def __iter__(self) -> Iterator[Any]:
                 for batch in adapter.get_numpy_iterator():
                     yield tree.map_structure(torch.as_tensor, batch)

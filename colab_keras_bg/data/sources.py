@@ -64,7 +64,8 @@ class Source(ABC):
             "batch_size": adapter.batch_size,
         }
 
-    def epoch_begins(self, epoch: int, *, batch: int) -> None:
+    def epoch_begins(self, epoch: int, *, batch: int) -> None:  # noqa: B027 -
+        # most sources need not know.
         """Told before each epoch where it starts.
 
         Args:

@@ -90,7 +90,7 @@ def build_model() -> keras.Model:
     return model
 
 
-class ProgressLines(keras.callbacks.Callback):  # type: ignore[misc]
+class ProgressLines(keras.callbacks.Callback):
     """Prints a line every few seconds, at the end of an epoch."""
 
     def __init__(self) -> None:

@@ -226,9 +226,7 @@ def _run(options: argparse.Namespace, seed: int, directory: Path) -> int:
     started = time.monotonic()
     subprocess.run(command("undisturbed"), check=True)
     whole_secs = time.monotonic() - started
-    chaos = Chaos(
-        command("killed"), directory / "killed", random.Random(seed)
-    )
+    chaos = Chaos(command("killed"), directory / "killed", random.Random(seed))
     while len(chaos.kills) < options.kills:
         killed = chaos.kill_once(
             most_secs=2 * whole_secs / options.kills, patience_secs=300
@@ -238,8 +236,9 @@ def _run(options: argparse.Namespace, seed: int, directory: Path) -> int:
             break
         print(f"kill {len(chaos.kills)}: {chaos.kills[-1]}", flush=True)
     status = chaos.finish()
-    expected, found = digest(directory / "undisturbed"), digest(
-        directory / "killed"
+    expected, found = (
+        digest(directory / "undisturbed"),
+        digest(directory / "killed"),
     )
     equal = expected == found
     print(f"undisturbed: {expected}\nkilled:      {found}")

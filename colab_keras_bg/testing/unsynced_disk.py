@@ -170,7 +170,7 @@ class UnsyncedDisk:
         self.close_all()
         for path in self.directory.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        draw = random.Random(aftermath.seed)  # noqa: S311 - not a secret
+        draw = random.Random(aftermath.seed)
         first_names: dict[_File, Path] = {}
 
         def put(folder: _Folder, where: Path) -> None:

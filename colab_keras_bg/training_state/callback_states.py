@@ -82,7 +82,9 @@ class CallbackStates:
                 )
         return states, arrays
 
-    def apply(self, states: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
+    def apply(
+        self, states: Mapping[str, Any], arrays: Mapping[str, Any]
+    ) -> None:
         """Puts states back into the callbacks of the same name and order.
 
         Args:

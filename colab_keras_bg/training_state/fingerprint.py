@@ -58,9 +58,7 @@ def optimizer_fingerprint(model: Any) -> dict[str, Any]:
     }
 
 
-def differences(
-    then: Mapping[str, Any], now: Mapping[str, Any]
-) -> list[str]:
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two fingerprints, a sentence each.
 
     Args:
@@ -69,9 +67,7 @@ def differences(
     """
     found: list[str] = []
     for group in ("optimizers", "layers", "variables"):
-        found.extend(
-            _differences(then.get(group, {}), now.get(group, {}), "")
-        )
+        found.extend(_differences(then.get(group, {}), now.get(group, {}), ""))
     return found
 
 

@@ -28,7 +28,8 @@ def read(variables: Mapping[str, Any], *, model: Any) -> dict[str, Any]:
     """
     live = _live_values(model)
     values = {
-        key: live[id(variable)] if id(variable) in live else variable.value
+        # Not live.get: a variable's value is not there between two steps.
+        key: live[id(variable)] if id(variable) in live else variable.value  # noqa: SIM401
         for key, variable in variables.items()
     }
     copied: dict[str, Any] = _copy()(values)

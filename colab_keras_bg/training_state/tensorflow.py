@@ -75,7 +75,11 @@ def iterator_bytes(iterator: Any) -> bytes:
     # part of the iterator's state).
     fail = tf.data.experimental.ExternalStatePolicy.FAIL
     dataset = getattr(iterator, "_dataset", None)
-    policy = dataset.options().experimental_external_state_policy if dataset else None
+    policy = (
+        dataset.options().experimental_external_state_policy
+        if dataset
+        else None
+    )
     try:
         state = tf.raw_ops.SerializeIterator(
             resource_handle=resource,

@@ -34,8 +34,8 @@ def training_variables(model: Any) -> dict[str, Any]:
             found[key] = variable
 
     for path, layer in layers_by_path(model).items():
-        for part, variable in _own_variables(layer):
-            add(f"{path}/{part}", variable)
+        for place, variable in _own_variables(layer):
+            add(f"{path}/{place}", variable)
     # What a tracker knows and the walk did not reach has its place in order.
     for index, variable in enumerate(model.variables):
         add(f"model/other/{index}", variable)

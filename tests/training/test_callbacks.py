@@ -139,7 +139,6 @@ def test_rows_of_the_csv_logger(append: bool, tmp_path: Path) -> None:
     The file of a `CSVLogger` has each epoch once, and one header, as without
     interruption.
     """
-
     loggers: list[Any] = []
 
     def logged(name: str) -> Case:

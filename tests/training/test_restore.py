@@ -157,9 +157,7 @@ def test_same_cell_again(tmp_path: Path) -> None:
     model = cell(None)
     assert not first_names & {layer.name for layer in model.layers}
     expected = keras.utils.set_random_seed(7) or everything()
-    expected.fit(
-        bg.data.arrays(X, Y, batch_size=BATCH), epochs=3, verbose=0
-    )
+    expected.fit(bg.data.arrays(X, Y, batch_size=BATCH), epochs=3, verbose=0)
     for ours, theirs in zip(
         model.get_weights(), expected.get_weights(), strict=True
     ):
@@ -226,9 +224,7 @@ def test_other_data_is_said(
 
 
 @pytest.mark.parametrize("save_freq", [False, True, 0, -1, "never", "", "0s"])
-def test_save_freq_that_cannot_be_meant(
-    save_freq: Any, tmp_path: Path
-) -> None:
+def test_save_freq_that_cannot_be_meant(save_freq: Any, tmp_path: Path) -> None:
     """
     A save_freq that cannot be meant is refused before anything is touched.
     """
