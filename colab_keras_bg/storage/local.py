@@ -189,8 +189,6 @@ class LocalStorage(Storage):
                     self._files.fsync_directory(path)
             if prefix or unfinished:
                 self._remove_empty(path)
-        if prefix and start.is_dir():
-            self._make_directory(start)
         return tuple(swept)
 
     @staticmethod

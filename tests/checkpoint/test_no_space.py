@@ -21,6 +21,7 @@ from .saves import (
     tree_of,
 )
 
+CALLS_OF_FIRST_SAVE = 30
 CALLS_OF_SAVE = 28
 CALLS_OF_RETAIN = 20
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -94,6 +95,20 @@ def test_a_full_disk_is_left_clean(
     assert_is_whole(store.latest(), 3)
 
 
+@pytest.mark.parametrize("fails_at", range(CALLS_OF_FIRST_SAVE))
+def test_a_first_save_that_fails(fails_at: int, tmp_path: Path) -> None:
+    """
+    Whichever call fails in the first save of all, no checkpoint and no folder
+    for any is left, and the next save works.
+    """
+    store = store_in(tmp_path / "run", failing(fails_at))
+    with pytest.raises(StorageError):
+        save(store, 1)
+    assert tree_of(tmp_path) in ({}, {"run": "folder"})
+    save(store, 1)
+    assert_is_whole(store.latest(), 1)
+
+
 @pytest.mark.parametrize("fails_at", range(CALLS_OF_RETAIN))
 def test_a_retain_that_fails(fails_at: int, run: Path) -> None:
     """
@@ -121,6 +136,9 @@ def test_a_retain_that_fails(fails_at: int, run: Path) -> None:
 
 def test_every_call_is_a_point_of_failure(run: Path) -> None:
     """The points of failure above are all the calls there are."""
+    first = failing(None)
+    save(store_in(run / "new", first), 1)
+    assert len(first.calls) == CALLS_OF_FIRST_SAVE
     saving = failing(None)
     save(store_in(run, saving), 3)
     save(store_in(run), 4)

@@ -67,6 +67,9 @@ def spoil(storage: Storage, step: int, kind: str = "tensors") -> str:
 class Deaf(KeepPolicy):
     """Keeps nothing."""
 
+    def __repr__(self) -> str:
+        return "Deaf()"
+
     def kept(self, steps: object) -> frozenset[int]:
         return frozenset()
 

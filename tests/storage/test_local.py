@@ -253,6 +253,15 @@ def test_a_file_that_goes_while_we_look(
         storage.delete("y")
 
 
+def test_folders_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    """A storage does not grow with the number of folders it ever had."""
+    storage = LocalStorage(tmp_path)
+    for number in range(20):
+        storage.create(f"a/{number}/x", [b"1"])
+        storage.delete(f"a/{number}/x")
+    assert storage._anchored == {tmp_path}
+
+
 # What writers that died have left.
 
 
@@ -279,6 +288,18 @@ def test_temporary_files_never_show(tmp_path: Path) -> None:
     assert after.sweep() == (f"a/{found.name}",)
     assert below(tmp_path) == ["s", "s/a", "s/a/whole"]
     assert after.sweep() == ()
+
+
+def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path) -> None:
+    """Who interrupts a writer from the keyboard finds nothing of it."""
+
+    def chunks() -> object:
+        yield b"12"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalStorage(tmp_path).create("a/b/x", chunks())
+    assert below(tmp_path) == []
 
 
 def test_sweep_removes_only_what_is_ours(tmp_path: Path) -> None:
