@@ -24,6 +24,7 @@ from typing import Any
 
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.checkpoint.store import Checkpoint
+from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
 from colab_keras_bg.errors import FingerprintMismatchError
 from colab_keras_bg.journal.announce import say
@@ -70,7 +71,8 @@ class Training:
         self._source = source_of(loop.epoch_iterator)
         self._fit = _fits_done.get(model, {}).get(str(run.path), 0)
         self._epochs = int(loop.callback_list.params["epochs"])
-        self._optimizers_at_start = optimizer_fingerprint(model)
+        with random_state.undisturbed():
+            self._optimizers_at_start = optimizer_fingerprint(model)
         self._fingerprint: dict[str, Any] | None = None
         self._resume: Checkpoint | None = None
         self._position = self._new_position(step=0)
@@ -102,12 +104,14 @@ class Training:
         """After every callback's `on_epoch_begin`."""
         self._model._initial_epoch = None  # Keras reads and never clears it.
         resumed = self._resumed_in(epoch)
+        saved = None
         if resumed is not None and resumed.turns:
             self._assign()
             self._apply_callback_states()
+            saved = self._saved()
         else:
             self._position = self._at(epoch=epoch, batch=0, turns=0)
-        self._source.epoch_begins(epoch, batch=self._position.batch)
+        self._source.epoch_begins(epoch, saved)
         self._run.at_step(self._position.step, epoch=epoch)
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any] | None) -> None:
@@ -260,18 +264,20 @@ class Training:
         """The turns of one epoch that are still to be trained."""
         found, self._resume = self._resume, None
         skip = self._position.turns
+        saved: Saved | None = None
         loop_state = found.state["loop"] if found else {}
         keras_iterator = self._loop.epoch_iterator
         if found is not None:
             keras_iterator._num_batches = loop_state["num_batches"]
             self._lend_logs(loop_state["logs"])
+            saved = self._saved(found)
             if not skip:
-                self._put_data_back(found, None)
+                self._source.put_back(None, saved)
                 keras_iterator._steps_seen = loop_state["steps_seen"]
         for index, turn in enumerate(original()):
             if index < skip:
-                if index == 0 and found is not None:
-                    self._put_data_back(found, turn[-1])
+                if index == 0 and saved is not None:
+                    self._source.put_back(turn[-1], saved)
                 continue
             if index == skip and found is not None:
                 if skip:
@@ -281,7 +287,9 @@ class Training:
                         loop_state["steps_seen"]
                         + self._model.steps_per_execution
                     )
-                    random_state.apply(found.state["random"])
+                    random_state.apply(
+                        found.state["random"], but_for=self._source.draws_from
+                    )
                 found = None
             elif index and self._run.saves.due(self._position.step):
                 self._save(iterator=turn[-1], steps_ahead=True)
@@ -311,13 +319,16 @@ class Training:
         if "_get_metrics_result_or_logs" in vars(self._model):
             object.__delattr__(self._model, "_get_metrics_result_or_logs")
 
-    def _put_data_back(self, found: Checkpoint, iterator: Any) -> None:
-        self._source.put_back(
-            iterator,
-            found.state["data"],
-            found.tensors,
-            # Of this iterator, which may go on across epochs.
-            batches=found.state["loop"]["steps_seen"],
+    def _saved(self, found: Checkpoint | None = None) -> Saved:
+        """What the checkpoint that we go on from tells the data."""
+        found = found or self._resume
+        assert found is not None  # noqa: S101 - the callers have seen to it
+        return Saved(
+            state=found.state["data"],
+            tensors=found.tensors,
+            batch=self._position.batch,
+            drawn=found.state["loop"]["steps_seen"],
+            total=self._position.step - self._position.fit_began,
         )
 
     def _count(self, batches: int) -> None:
@@ -351,9 +362,11 @@ class Training:
         return tensors, {**state, "callbacks": callbacks}
 
     def _variables(self) -> dict[str, Any]:
+        restoring = self._resume.tensors if self._resume else ()
+        make = random_state.GLOBAL_SEED in restoring
         return {
             **training_variables(self._model),
-            **random_state.global_seed_generator(),
+            **random_state.global_seed_generator(make=make),
         }
 
     def _state(
@@ -387,18 +400,20 @@ class Training:
         }
 
     def _present_fingerprint(self) -> dict[str, Any]:
-        return {
-            "model": {
-                **fingerprint(self._model),
-                "optimizers": self._optimizers_at_start,
-            },
-            "data": self._source.describe(),
-        }
+        with random_state.undisturbed():
+            return {
+                "model": {
+                    **fingerprint(self._model),
+                    "optimizers": self._optimizers_at_start,
+                },
+                "data": self._source.describe(),
+            }
 
     def _new_position(self, *, step: int) -> Position:
         return Position(
             step=step,
             fit=self._fit,
+            fit_began=step,
             steps_per_execution=self._model.steps_per_execution,
             epochs=self._epochs,
         )
@@ -416,6 +431,7 @@ class Training:
         return Position(
             step=before.step,
             fit=self._fit,
+            fit_began=before.fit_began,
             epoch=epoch,
             batch=batch,
             turns=turns,

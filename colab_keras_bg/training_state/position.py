@@ -20,6 +20,7 @@ class Position:
     Attributes:
         step: Training batches consumed since the run began.
         fit: Which `fit` of the program, from 0.
+        fit_began: The step at which that `fit` began.
         epoch: The epoch that goes on or begins here, from 0.
         batch: Batches of that epoch that are consumed; 0 at its beginning.
         turns: Calls of the train function in that epoch. Each consumes
@@ -32,6 +33,7 @@ class Position:
 
     step: int = 0
     fit: int = 0
+    fit_began: int = 0
     epoch: int = 0
     batch: int = 0
     turns: int = 0

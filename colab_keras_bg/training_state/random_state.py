@@ -6,19 +6,26 @@ draws are those that would have come after `capture`.
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 __all__ = [
+    "GLOBAL_SEED",
     "apply",
     "capture",
     "global_seed_generator",
+    "host_state",
     "numpy_state",
+    "set_host_state",
     "set_numpy_state",
+    "undisturbed",
 ]
+
+GLOBAL_SEED = "random/global_seed_generator"
 
 
 def capture() -> dict[str, Any]:
@@ -29,11 +36,7 @@ def capture() -> dict[str, Any]:
     """
     import keras
 
-    version, numbers, gauss = random.getstate()
-    state: dict[str, Any] = {
-        "python": [version, list(numbers), gauss],
-        "numpy": numpy_state(),
-    }
+    state = host_state()
     if keras.backend.backend() == "tensorflow":
         from colab_keras_bg.training_state import tensorflow as adapter
 
@@ -41,11 +44,14 @@ def capture() -> dict[str, Any]:
     return state
 
 
-def apply(state: Mapping[str, Any]) -> None:
-    """Puts back what `capture` returned."""
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    set_numpy_state(state["numpy"])
+def apply(state: Mapping[str, Any], *, but_for: Collection[str] = ()) -> None:
+    """Puts back what `capture` returned.
+
+    Args:
+        state: What `capture` returned.
+        but_for: Generators that are as they should be: `python`, `numpy`.
+    """
+    set_host_state({k: v for k, v in state.items() if k not in but_for})
     if "tensorflow" in state:
         from colab_keras_bg.training_state import tensorflow as adapter
 
@@ -63,16 +69,51 @@ def set_numpy_state(state: Mapping[str, Any] | None) -> None:
     np.random.set_state(_from_json(state))
 
 
-def global_seed_generator() -> dict[str, Any]:
-    """Keras' global seed generator's variable, made if there is none yet.
+def host_state() -> dict[str, Any]:
+    """The states of Python's and NumPy's generators, as JSON values."""
+    version, numbers, gauss = random.getstate()
+    return {"python": [version, list(numbers), gauss], "numpy": numpy_state()}
+
+
+def set_host_state(state: Mapping[str, Any]) -> None:
+    """Puts back what `host_state` returned, or a part of it."""
+    if "python" in state:
+        version, numbers, gauss = state["python"]
+        random.setstate((version, tuple(numbers), gauss))
+    if "numpy" in state:
+        set_numpy_state(state["numpy"])
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Puts Python's and NumPy's generators back when the block ends.
+
+    What looks at a model may draw from them: Keras makes seeds that way.
+    """
+    before = host_state()
+    try:
+        yield
+    finally:
+        set_host_state(before)
+
+
+def global_seed_generator(*, make: bool = False) -> dict[str, Any]:
+    """Keras' global seed generator's variable, if there is one.
 
     Layers without a seed of their own and `keras.random` without a seed draw
-    from it.
+    from it. Keras makes it when it is first needed, from Python's random
+    state; making it earlier would change what comes.
+
+    Args:
+        make: Whether to make it if there is none.
     """
+    from keras.src.backend.common import global_state
     from keras.src.random import seed_generator
 
-    generator = seed_generator.global_seed_generator()
-    return {"random/global_seed_generator": generator.state}
+    generator = global_state.get_global_attribute("global_seed_generator")
+    if generator is None and make:
+        generator = seed_generator.global_seed_generator()
+    return {} if generator is None else {GLOBAL_SEED: generator.state}
 
 
 def _to_json(value: Any) -> Any:

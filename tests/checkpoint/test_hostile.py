@@ -357,6 +357,26 @@ def test_files_that_take_each_others_place(run: Path) -> None:
     assert_is_refused(run, "manifest.json", "it does not hold what a manifest")
 
 
+@pytest.mark.parametrize("key", ["tensors_file", "state_file"])
+def test_a_file_without_a_digest(key: str, run: Path) -> None:
+    """A file that the manifest uses, and does not list, is refused."""
+    other = {
+        "tensors_file": "tensors-0001-76543210.safetensors",
+        "state_file": "state-0001-76543210.json",
+    }[key]
+    commit(run, manifest=sealed(body_of(**{key: other})))
+    assert_is_refused(run, "manifest.json", "it does not hold what a manifest")
+
+
+@pytest.mark.parametrize("key", ["crc32c", "xxh3_128"])
+def test_a_checksum_that_is_wrong(key: str, run: Path) -> None:
+    """Each of the two checksums is compared, though either would do."""
+    body = body_of()
+    body["files"][TENSORS][key] = "0" * len(body["files"][TENSORS][key])
+    commit(run, manifest=sealed(body))
+    assert_is_refused(run, TENSORS, "it does not have the content")
+
+
 def test_a_gigantic_manifest(run: Path) -> None:
     """A manifest that claims a terabyte is not even read."""
     commit(run)
@@ -530,6 +550,36 @@ def test_headers(header: object, data: bytes, run: Path) -> None:
     """
     commit(run, tensors=safetensors(header, data), keys=["a"])
     assert_is_refused(run, TENSORS, "the ")
+
+
+NOT_VALID = "the header's entry of 'a' is not valid"
+DOES_NOT_FIT = "the place of 'a' does not fit its shape"
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "reason"),
+    [
+        ({"a": entry(shape=[-1])}, b"1234", NOT_VALID),
+        ({"a": entry(shape=[2**63, 0], offsets=[0, 0])}, b"", NOT_VALID),
+        ({"a": entry(shape=[10**4_000] * 9)}, b"1234", NOT_VALID),
+        ({"a": entry(shape=[1] * 65)}, b"1234", NOT_VALID),
+        ({"a": entry(offsets=[0, 3])}, b"123", DOES_NOT_FIT),
+        ({"a": entry(offsets=[4, 8])}, b"12345678", DOES_NOT_FIT),
+        ({"a": entry()}, b"123", "the file ends before 'a' does"),
+        ({"a": entry()}, b"12345", "the file is longer or shorter than its"),
+        (
+            {"a": entry(shape=[2**62, 0], offsets=[0, 0])},
+            b"",
+            "the shape of 'a' is not valid",
+        ),
+        ({"x" * 5_000: entry("X")}, b"1234", "the header's entry of 'xxxx"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_reasons(header: object, data: bytes, reason: str, run: Path) -> None:
+    """What is told is what is wrong, at the first look that shows it."""
+    commit(run, tensors=safetensors(header, data), keys=["a"])
+    assert_is_refused(run, TENSORS, reason)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ from colab_keras_bg.checkpoint.policies import KeepEvery, KeepLast, KeepPolicy
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import (
     DamagedCheckpointError,
+    NoSpaceError,
     NoUsableCheckpointError,
     ObjectNotFoundError,
     Skipped,
     StepExistsError,
     StepNotFoundError,
+    StorageError,
     StorageUnavailableError,
 )
-from colab_keras_bg.storage import MemoryStorage, Storage
+from colab_keras_bg.storage import MemoryStorage, ObjectInfo, Storage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.tensor import LazyTensor
 
@@ -192,11 +195,55 @@ def test_two_stores_in_one_storage(storage: Storage) -> None:
     assert_is_whole(first.latest(), 1)
 
 
-def test_a_state_that_is_no_json(store: CheckpointStore) -> None:
-    """What JSON cannot hold is refused before anything is written."""
-    with pytest.raises(TypeError):
-        store.save(1, attempt=1, tensors={}, state={"a": object()})
-    assert [*store._storage.list()] == []
+def test_a_state_that_is_no_json(
+    storage: Storage, store: CheckpointStore
+) -> None:
+    """
+    What JSON cannot hold is refused before anything is written, or a damaged
+    checkpoint given up.
+    """
+    save(store, 1)
+    spoil(storage, 1)
+    before = {info.name: storage.read(info.name) for info in storage.list()}
+    for step in (1, 2):
+        with pytest.raises(TypeError):
+            store.save(step, attempt=1, tensors={}, state={"a": object()})
+    assert before == {i.name: storage.read(i.name) for i in storage.list()}
+
+
+def test_a_clock_that_is_broken(storage: Storage) -> None:
+    """A manifest that could not be read back is not written."""
+    store = CheckpointStore(storage, clock=lambda: float("nan"))
+    with pytest.raises(ValueError, match="JSON"):
+        save(store, 1)
+    assert [*storage.list()] == []
+
+
+def test_the_first_error_is_the_one_that_is_raised() -> None:
+    """That clearing up fails too is not what the caller has to hear."""
+
+    class Full(MemoryStorage):
+        def create(self, name: str, chunks: Iterable[Any]) -> ObjectInfo:
+            if name.endswith("manifest.json"):
+                raise NoSpaceError(name, where="memory")
+            return super().create(name, chunks)
+
+        def delete(self, name: str) -> None:
+            raise StorageError(5, "Input/output error")
+
+    store = CheckpointStore(Full())
+    with pytest.raises(NoSpaceError) as caught:
+        save(store, 1)
+    assert caught.value.name == "checkpoints/step-000000001/manifest.json"
+    assert store.steps() == []
+
+
+def test_a_store_does_not_grow(store: CheckpointStore) -> None:
+    """What is known of a step is forgotten with it."""
+    for step in range(10):
+        save(store, step)
+        store.retain(KeepLast(2))
+    assert set(store._verdicts) == {8, 9}
 
 
 @pytest.mark.parametrize("at", [0, 1])

@@ -237,6 +237,13 @@ def test_tensors_are_fetched_one_at_a_time() -> None:
     assert fetched == ["a", "b", "c"]
 
 
+@given(key=st.text(min_size=1, max_size=9))
+def test_the_values_start_aligned(key: str) -> None:
+    """The first tensor lies at a multiple of 8 bytes, as readers like it."""
+    header = next(serialize({key: LazyTensor.of(np.zeros(1))}, hashes={}))
+    assert len(header) % 8 == 0
+
+
 def test_large_tensors_are_written_in_blocks() -> None:
     """No piece is larger than a block, and together they are the tensor."""
     array = np.arange(BLOCK_BYTES // 4 + 1_000, dtype=np.float64)

@@ -77,6 +77,7 @@ class Workplace:
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                "PYTHONUNBUFFERED": "",  # Ours to decide.
                 **(environment or {}),
             },
         )

@@ -172,8 +172,5 @@ def test_status_read_halfway(place: Workplace) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as pipe:
-        buffered = {"PYTHONUNBUFFERED": ""}
-        ended = place.end(
-            place.start("status", "run", stdout=pipe, environment=buffered)
-        )
+        ended = place.end(place.start("status", "run", stdout=pipe))
     assert (ended.status, ended.err) == (exit_status.DONE, "")

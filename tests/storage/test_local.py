@@ -477,14 +477,30 @@ def test_a_directory_whose_sync_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any other answer to a directory's sync is an error."""
+    fsync = os.fsync
 
     def fails(handle: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(handle)
 
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(StorageError, match="Input/output error"):
         LocalStorage(tmp_path).create("x", [])
     assert below(tmp_path) == []
+
+
+def test_writes_that_are_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that takes a few bytes at a time gets them all."""
+    write = os.write
+    monkeypatch.setattr(
+        os, "write", lambda handle, data: write(handle, data[:3])
+    )
+    LocalStorage(tmp_path).create("x", [b"12345678", memoryview(b"9")])
+    monkeypatch.undo()
+    assert LocalStorage(tmp_path).read("x") == b"123456789"
 
 
 def test_a_parent_that_is_closed_to_us(

@@ -275,6 +275,7 @@ def test_a_lock_that_cannot_be_opened(tmp_path: Path, kind: str) -> None:
         directory = tmp_path / "nowhere"
     with pytest.raises(StorageError, match="the lock"):
         acquire(directory)
+    assert DirectoryLock.holder_of(directory) is None
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])

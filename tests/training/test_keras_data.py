@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import pytest
 from harness import Case, CutAt, assert_exact
-from models import BATCH, VALIDATION, X, Y, everything, unbuilt
+from models import BATCH, SAMPLES, VALIDATION, X, Y, everything, unbuilt
 
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
+
+
+class Batches(keras.utils.PyDataset):
+    """Seven batches by number."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> Any:
+        part = slice(index * BATCH, (index + 1) * BATCH)
+        return X[part], Y[part]
+
+
+def generator(*, own_seed: int | None) -> Iterator[Any]:
+    """An endless stream in random order, by its own or the global state."""
+    own = None if own_seed is None else np.random.default_rng(own_seed)
+    while True:
+        draw = np.random.permutation if own is None else own.permutation
+        order = draw(SAMPLES)
+        for start in range(0, SAMPLES, BATCH):
+            part = order[start : start + BATCH]
+            yield X[part], Y[part]
+
 
 CASES = {
     "arrays": Case(
@@ -44,6 +70,27 @@ CASES = {
         everything,
         lambda: ((X, Y), {"batch_size": BATCH, "initial_epoch": 1}),
         epochs=4,
+    ),
+    "a PyDataset": Case(
+        everything, lambda: ((Batches(),), VALIDATION), protected=True
+    ),
+    "a PyDataset with workers": Case(
+        everything,
+        lambda: ((Batches(workers=2),), VALIDATION),
+        protected=True,
+    ),
+    "a PyDataset with workers, in its order": Case(
+        everything,
+        lambda: ((Batches(workers=2),), {"shuffle": False}),
+        protected=True,
+    ),
+    "a generator": Case(
+        everything,
+        lambda: ((generator(own_seed=1),), {"steps_per_epoch": 5}),
+    ),
+    "a generator that draws from NumPy's state": Case(
+        everything,
+        lambda: ((generator(own_seed=None),), {"steps_per_epoch": 5}),
     ),
 }
 
