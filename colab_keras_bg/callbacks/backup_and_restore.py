@@ -15,6 +15,7 @@ import keras
 from colab_keras_bg.callbacks.fit_loop import FitLoop
 from colab_keras_bg.callbacks.training import Training
 from colab_keras_bg.checkpoint.policies import SavePolicy
+from colab_keras_bg.errors import UsageError
 from colab_keras_bg.run import Run, open_run
 
 __all__ = ["BackupAndRestore"]
@@ -72,6 +73,11 @@ class BackupAndRestore(keras.callbacks.Callback):
             UsageError: If an argument cannot be meant (a `ValueError`).
         """
         super().__init__()
+        if not backup_dir:
+            raise UsageError(
+                "Empty `backup_dir` argument passed: give the path of a run "
+                "directory."
+            )
         self._given = backup_dir if isinstance(backup_dir, Run) else None
         self._settings: dict[str, Any] = {
             "save_freq": save_freq,

@@ -14,7 +14,7 @@ seen the finished step and the data has not moved: the place to save.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -87,6 +87,31 @@ class FitLoop:
                 return frame.f_locals.get("logs")
             frame = frame.f_back
         return None
+
+    def lend_logs(self, logs: Mapping[str, Any] | None) -> None:
+        """Gives `fit` the logs of the last step that was done before.
+
+        It needs them where an epoch turns out to be over at once.
+
+        Args:
+            logs: What `last_logs` returned, as JSON values.
+        """
+        if not logs:
+            return
+        model = self.callback_list._model
+        original = model._get_metrics_result_or_logs
+        # Not by Keras' own __setattr__, which tracks what a model holds.
+        object.__setattr__(
+            model,
+            "_get_metrics_result_or_logs",
+            lambda now: original(now or dict(logs)),
+        )
+
+    def take_logs_back(self) -> None:
+        """Ends what `lend_logs` began, also in a `fit` that was cut off."""
+        model = self.callback_list._model
+        if "_get_metrics_result_or_logs" in vars(model):
+            object.__delattr__(model, "_get_metrics_result_or_logs")
 
     @property
     def length_is_sure(self) -> bool:

@@ -22,11 +22,11 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from colab_keras_bg.callbacks.agreement import Agreement
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
-from colab_keras_bg.errors import FingerprintMismatchError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run import Run
 from colab_keras_bg.tensor import LazyTensor
@@ -36,11 +36,6 @@ from colab_keras_bg.training_state import (
     snapshot,
 )
 from colab_keras_bg.training_state.callback_states import CallbackStates
-from colab_keras_bg.training_state.fingerprint import (
-    differences,
-    fingerprint,
-    optimizer_fingerprint,
-)
 from colab_keras_bg.training_state.plain import plain
 from colab_keras_bg.training_state.position import Position
 from colab_keras_bg.training_state.variables import training_variables
@@ -71,9 +66,7 @@ class Training:
         self._source = source_of(loop.epoch_iterator)
         self._fit = _fits_done.get(model, {}).get(str(run.path), 0)
         self._epochs = int(loop.callback_list.params["epochs"])
-        with random_state.undisturbed():
-            self._optimizers_at_start = optimizer_fingerprint(model)
-        self._fingerprint: dict[str, Any] | None = None
+        self._agreement = Agreement(model, self._source)
         self._resume: Checkpoint | None = None
         self._position = self._new_position(step=0)
         self._callbacks = CallbackStates(())
@@ -90,7 +83,7 @@ class Training:
             NoUsableCheckpointError: If there are checkpoints and none
                 verifies.
         """
-        self._take_logs_back()  # An earlier `fit` may have been cut off.
+        self._loop.take_logs_back()  # An earlier `fit` may have been cut off.
         self._callbacks = CallbackStates(self._loop.other_callbacks)
         found = self._checkpoint()
         if found is None:
@@ -116,7 +109,7 @@ class Training:
 
     def epoch_ends(self, epoch: int, logs: Mapping[str, Any] | None) -> None:
         """After every callback's `on_epoch_end`."""
-        self._take_logs_back()
+        self._loop.take_logs_back()
         stopping = bool(self._model.stop_training)
         if self._open_turn and stopping:
             self._count(self._open_turn)  # The loop was left by `break`.
@@ -178,8 +171,12 @@ class Training:
         position = Position.from_json(found.state["position"])
         self._resume, self._position = found, position
         build.build(self._model, self._loop.epoch_iterator, found.state)
-        self._check_fingerprint(found)
-        self._check_honesty(position, found)
+        self._agreement.check(found, where=str(self._run.path))
+        turns = self._agreement.turns(position)
+        if turns != position.turns:
+            self._position = self._at(
+                epoch=position.epoch, batch=position.batch, turns=turns
+            )
         self._assign()
         self._run.go_on_from(position.step, epoch=position.epoch)
         history = self._loop.history
@@ -208,41 +205,6 @@ class Training:
             f"{position.epoch + 1} of {self._epochs}, batch {position.batch})"
         )
 
-    def _check_fingerprint(self, found: Checkpoint) -> None:
-        then = found.state["fingerprint"]
-        self._fingerprint = self._present_fingerprint()
-        differing = differences(then["model"], self._fingerprint["model"])
-        if differing:
-            raise FingerprintMismatchError(
-                str(self._run.path), differences=differing
-            )
-        for changed in differences(
-            {"layers": then["data"]},
-            {"layers": self._fingerprint["data"]},
-        ):
-            say(
-                f"the data is not what it was ({changed}): the run goes on "
-                "from the same step, but not exactly as before. Give it the "
-                "same data to be exact."
-            )
-
-    def _check_honesty(self, position: Position, found: Checkpoint) -> None:
-        now = self._model.steps_per_execution
-        if position.steps_per_execution != now and position.turns:
-            turns, left = divmod(position.batch, now)
-            say(
-                f"steps_per_execution was {position.steps_per_execution} and "
-                f"is {now} now: the run goes on from the same step, but "
-                "callbacks see other batch numbers. Compile with "
-                f"steps_per_execution={position.steps_per_execution} to be "
-                "exact."
-            )
-            self._position = self._at(
-                epoch=position.epoch,
-                batch=position.batch,
-                turns=turns + bool(left),
-            )
-
     def _assign(self) -> None:
         if self._resume is not None:
             snapshot.assign(self._variables(), self._resume.tensors)
@@ -269,7 +231,7 @@ class Training:
         keras_iterator = self._loop.epoch_iterator
         if found is not None:
             keras_iterator._num_batches = loop_state["num_batches"]
-            self._lend_logs(loop_state["logs"])
+            self._loop.lend_logs(loop_state["logs"])
             saved = self._saved(found)
             if not skip:
                 self._source.put_back(None, saved)
@@ -290,7 +252,7 @@ class Training:
                     random_state.apply(
                         found.state["random"], but_for=self._source.draws_from
                     )
-                found = None
+                found = saved = None  # Its file is mapped no longer.
             elif index and self._run.saves.due(self._position.step):
                 self._save(iterator=turn[-1], steps_ahead=True)
             self._source.last_iterator = turn[-1]
@@ -299,25 +261,6 @@ class Training:
             )
             yield turn
             self._count(self._open_turn)
-
-    def _lend_logs(self, logs: Mapping[str, Any] | None) -> None:
-        """Gives `fit` the logs of the last step that was done before.
-
-        It needs them where an epoch turns out to be over at once.
-        """
-        if not logs:
-            return
-        original = self._model._get_metrics_result_or_logs
-        # Not by Keras' own __setattr__, which tracks what a model holds.
-        object.__setattr__(
-            self._model,
-            "_get_metrics_result_or_logs",
-            lambda now: original(now or dict(logs)),
-        )
-
-    def _take_logs_back(self) -> None:
-        if "_get_metrics_result_or_logs" in vars(self._model):
-            object.__delattr__(self._model, "_get_metrics_result_or_logs")
 
     def _saved(self, found: Checkpoint | None = None) -> Saved:
         """What the checkpoint that we go on from tells the data."""
@@ -372,8 +315,6 @@ class Training:
     def _state(
         self, data: Mapping[str, Any], *, steps_ahead: bool = False
     ) -> dict[str, Any]:
-        if self._fingerprint is None:
-            self._fingerprint = self._present_fingerprint()
         history = self._loop.history
         keras_iterator = self._loop.epoch_iterator
         # Between two turns Keras has counted the coming one already.
@@ -395,19 +336,9 @@ class Training:
             },
             "random": random_state.capture(),
             "build": build.describe(self._model),
-            "fingerprint": self._fingerprint,
+            "fingerprint": self._agreement.fingerprint(),
             "versions": build.versions(),
         }
-
-    def _present_fingerprint(self) -> dict[str, Any]:
-        with random_state.undisturbed():
-            return {
-                "model": {
-                    **fingerprint(self._model),
-                    "optimizers": self._optimizers_at_start,
-                },
-                "data": self._source.describe(),
-            }
 
     def _new_position(self, *, step: int) -> Position:
         return Position(

@@ -14,7 +14,7 @@ import numpy as np
 from colab_keras_bg.data.source import Saved, Source, State
 from colab_keras_bg.training_state import random_state
 
-__all__ = ["KnownOrder", "NumPyOrder", "PyDatasetOrder"]
+__all__ = ["ORDER", "KnownOrder", "NumPyOrder", "PyDatasetOrder"]
 
 ORDER = "data/order"
 

@@ -14,7 +14,7 @@ from colab_keras_bg.data.replay import Replay
 from colab_keras_bg.data.source import Saved, State
 from colab_keras_bg.journal.announce import say
 
-__all__ = ["TFIterator"]
+__all__ = ["ITERATOR", "TFIterator"]
 
 ITERATOR = "data/iterator"
 _LARGE_BYTES = 50 << 20

@@ -107,13 +107,14 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
     if head and durable and head.step == durable.step:
         since = head.committed
     state, reason = _state(running, done, last)
-    step = durable.step if durable else None
+    committed = durable.step if durable else None
+    step, epoch = _told(signs, committed)
     return RunStatus(
         run_dir=str(directory.path),
         state=state,
-        step=_typed(signs.get("step"), int, otherwise=step),
-        epoch=_typed(signs.get("epoch"), int),
-        durable_step=step,
+        step=step,
+        epoch=epoch,
+        durable_step=committed,
         durable_since=since,
         attempts=len(numbers),
         last_heartbeat=_typed(signs.get("heartbeat"), float),
@@ -134,6 +135,21 @@ def _newest_whole(
                 return store.manifest(step)
         damaged.append(f"the checkpoint of step {step} is not whole")
     return None
+
+
+def _told(
+    signs: Mapping[str, Any], committed: int | None
+) -> tuple[int | None, int | None]:
+    """The step and the epoch of the last sign of life.
+
+    An attempt that has not come to its training yet tells of step 0; what is
+    committed tells more then.
+    """
+    step = _typed(signs.get("step"), int, otherwise=committed)
+    epoch = _typed(signs.get("epoch"), int)
+    if signs.get("state") != "training" and (step or 0) < (committed or 0):
+        return committed, None
+    return step, epoch
 
 
 def _state(
@@ -165,12 +181,13 @@ def as_text(status: RunStatus, *, now: float) -> str:
     step = "-" if status.step is None else str(status.step)
     if status.epoch is not None:
         step += f" (epoch {status.epoch + 1})"
+    reason = "" if status.reason in ("", status.state) else f": {status.reason}"
     beat = "never"
     if status.last_heartbeat is not None:
         beat = f"{_ago(now - status.last_heartbeat)} ago"
     rows = [
         ("run", status.run_dir),
-        ("state", status.state + (status.reason and f": {status.reason}")),
+        ("state", status.state + reason),
         ("step", step),
         ("committed", _committed(status, now=now)),
         ("checkpoints", _listed(status.checkpoints)),

@@ -87,10 +87,13 @@ def test_traceback(place: Workplace) -> None:
         def inner():
             raise ValueError("the loss is not a number")
 
+        class Cut(BaseException):
+            pass
+
         try:
             inner()
         except ValueError as error:
-            raise RuntimeError("no more") from error
+            raise Cut("no more") from error
         """
     )
     expected = place.run(python=program).err

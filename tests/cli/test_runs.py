@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import SOURCE, Workplace
+from commands import Workplace
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.main import main
@@ -320,23 +320,38 @@ def test_numbers_of_attempts_are_never_used_again(place: Workplace) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["attempt.json", "../../HEAD", "../../run.json"]
+    "names",
+    [
+        ["attempts/0001/attempt.json"],
+        ["HEAD"],
+        ["run.json"],
+        ["HEAD", "run.json"],
+    ],
+    ids=" and ".join,
 )
 @pytest.mark.parametrize("content", ["", "not JSON", "[]"])
 def test_damaged_records_do_not_stop_a_run(
-    name: str, content: str, place: Workplace
+    names: list[str],
+    content: str,
+    place: Workplace,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Small records that are damaged are said to be, and the run goes on."""
     directory = RunDirectory(place.run_dir)
     directory.hold()
     directory.begin_attempt(command=["program"])
     directory.release()
-    (place.run_dir / "attempts" / "0001" / name).write_text(content)
+    for name in names:
+        (place.run_dir / name).write_text(content)
     again = RunDirectory(place.run_dir)
     assert again.hold() is None
     again.attempt = 1
     again.end_attempt(exit_status=0, reason="ended")
     again.release()
+    told = capsys.readouterr().err
+    for name in names:
+        if names != ["run.json"]:  # Its number is in HEAD, too.
+            assert f"{name} cannot be read as a record" in told
 
 
 def test_in_a_notebook(place: Workplace) -> None:
@@ -366,8 +381,3 @@ def test_in_a_notebook(place: Workplace) -> None:
     ended = place.run("-f", "kernel.json", python=program, environment=home)
     printed = ["['-f', 'kernel.json']", "None", "64", "True False"]
     assert ended.out.decode().splitlines() == printed, ended.err
-
-
-def test_installed_package_is_ours() -> None:
-    """These tests run what lies beside them, not another installation."""
-    assert (SOURCE / "tests" / "cli" / Path(__file__).name).is_file()

@@ -139,6 +139,25 @@ def test_problem_of_a_live_run(tmp_path: Path) -> None:
     assert read_status(tmp_path).problem is None
 
 
+def test_before_the_training_goes_on(tmp_path: Path) -> None:
+    """
+    An attempt that was stopped before its training began tells nothing about
+    the step; what is committed does.
+    """
+    with attempt(tmp_path, exit_status=75, reason="interrupted") as directory:
+        commit(directory, 5)
+    beat(tmp_path, state="starting", step=0, epoch=0)
+    found = read_status(tmp_path)
+    assert (found.step, found.epoch) == (5, None)
+    assert "state        interrupted\nstep         5\n" in as_text(
+        found, now=0.0
+    )
+    # Training went on from an older one, as the newest was damaged.
+    beat(tmp_path, state="training", step=3, epoch=1)
+    found = read_status(tmp_path)
+    assert (found.step, found.epoch) == (3, 1)
+
+
 def test_durable_step_is_one_that_is_there(tmp_path: Path) -> None:
     """
     The durable step is the newest checkpoint whose files look whole; one that

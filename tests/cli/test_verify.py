@@ -10,6 +10,7 @@ from directories import attempt, beat, commit, damage
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.main import main
+from colab_keras_bg.report.verification import Verification
 
 
 @pytest.fixture
@@ -162,13 +163,14 @@ def test_everything_is_listed(
     assert printed.splitlines()[-1] == "4 damaged, 1 whole"
 
 
-def test_names_do_not_command_the_terminal(
-    run: Path, capsys: pytest.CaptureFixture[str]
+def test_damage_does_not_command_the_terminal(
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What a record holds is shown, and commands no terminal."""
-    record = '{"number": 1, "started": 1, "pid": 1, "host": "\\u001b[2J"'
-    path = run / "attempts" / "0001" / "attempt.json"
-    path.write_text(record + ', "ended": "\\u001b[2J"}')
+    """What is said of damaged files is shown, and commands no terminal."""
+    found = Verification(whole=[], damaged=["a file of \x1b[2J"])
+    monkeypatch.setattr("colab_keras_bg.cli.verify.verify_run", lambda _: found)
     status, printed = verify(run, capsys)
     assert status == exit_status.FAILED
-    assert "\x1b" not in printed
+    assert printed.startswith("DAMAGED  a file of \\x1b[2J\n")

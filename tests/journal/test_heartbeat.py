@@ -144,11 +144,41 @@ def test_stop_without_start() -> None:
 
 
 def test_start_again() -> None:
-    """What was stopped can be started again."""
+    """What was stopped can be started again, and goes on until stopped."""
     storage = MemoryStorage()
     heartbeat = Heartbeat(storage, dict, interval_secs=NEVER_SECS)
     for _ in range(2):
         heartbeat.start()
-        until(lambda: signs(storage) is not None, what="a beat")
+        for _ in range(2):
+            until(lambda: signs(storage) is not None, what="a beat")
+            storage.delete(STATUS)
+            heartbeat.beat()
         heartbeat.stop()
         storage.delete(STATUS)
+
+
+def test_stopped_while_beating() -> None:
+    """
+    When it is stopped in the middle of a beat, another one follows: the last
+    tells how things stood at the end.
+    """
+    step, stopping = [1], threading.Event()
+
+    class Stopping(MemoryStorage):
+        def replace(self, name: str, content: bytes) -> ObjectInfo:
+            if step[0] == 1:
+                step[0] = 2
+                stopper.start()
+                stopping.set()
+                until(lambda: heartbeat._ending, what="it is to stop")
+            return super().replace(name, content)
+
+    storage = Stopping()
+    heartbeat = Heartbeat(
+        storage, lambda: {"step": step[0]}, interval_secs=NEVER_SECS
+    )
+    stopper = threading.Thread(target=heartbeat.stop)
+    heartbeat.start()
+    assert stopping.wait(30)
+    stopper.join(30)
+    assert (signs(storage) or {})["step"] == 2

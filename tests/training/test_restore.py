@@ -236,6 +236,15 @@ def test_save_freq_that_cannot_be_meant(save_freq: Any, tmp_path: Path) -> None:
     assert not run_dir.exists()
 
 
+@pytest.mark.parametrize("backup_dir", ["", None])
+def test_empty_backup_dir(backup_dir: Any) -> None:
+    """
+    An empty backup_dir is refused in Keras' words.
+    """
+    with pytest.raises(ValueError, match="Empty `backup_dir` argument passed"):
+        bg.BackupAndRestore(backup_dir)
+
+
 def test_outside_fit(tmp_path: Path) -> None:
     """
     A callback that is not called by `fit` says what to do instead.

@@ -1,0 +1,93 @@
+"""Whether what a `fit` is given now is what the run was started with.
+
+Invariant: a different model or optimizer is refused before any variable is
+touched; what makes the continuation less than exact is said in one sentence,
+with its cure.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colab_keras_bg.checkpoint.store import Checkpoint
+from colab_keras_bg.data.source import Source
+from colab_keras_bg.errors import FingerprintMismatchError
+from colab_keras_bg.journal.announce import say
+from colab_keras_bg.training_state import random_state
+from colab_keras_bg.training_state.fingerprint import (
+    differences,
+    fingerprint,
+    optimizer_fingerprint,
+)
+from colab_keras_bg.training_state.position import Position
+
+__all__ = ["Agreement"]
+
+
+class Agreement:
+    """Compares model, optimizer and data with those of a checkpoint."""
+
+    def __init__(self, model: Any, source: Source) -> None:
+        """Looks at the optimizer before a callback or a step changes it.
+
+        Args:
+            model: The model that is being fitted.
+            source: Its data.
+        """
+        self._model = model
+        self._source = source
+        with random_state.undisturbed():
+            self._optimizers = optimizer_fingerprint(model)
+        self._fingerprint: dict[str, Any] | None = None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What is there now, for the checkpoint; of a built model."""
+        if self._fingerprint is None:
+            with random_state.undisturbed():
+                self._fingerprint = {
+                    "model": {
+                        **fingerprint(self._model),
+                        "optimizers": self._optimizers,
+                    },
+                    "data": self._source.describe(),
+                }
+        return self._fingerprint
+
+    def check(self, found: Checkpoint, *, where: str) -> None:
+        """Compares with a checkpoint.
+
+        Args:
+            found: The checkpoint.
+            where: The run directory, for the message.
+
+        Raises:
+            FingerprintMismatchError: If the model or the optimizer differs.
+        """
+        then, now = found.state["fingerprint"], self.fingerprint()
+        differing = differences(then["model"], now["model"])
+        if differing:
+            raise FingerprintMismatchError(where, differences=differing)
+        for changed in differences(
+            {"layers": then["data"]}, {"layers": now["data"]}
+        ):
+            say(
+                f"the data is not what it was ({changed}): the run goes on "
+                "from the same step, but not exactly as before. Give it the "
+                "same data to be exact."
+            )
+
+    def turns(self, position: Position) -> int:
+        """The turns of the epoch that are done, as they are counted now."""
+        then, now = position.steps_per_execution, self._steps_per_execution
+        if then == now or not position.turns:
+            return position.turns
+        say(
+            f"steps_per_execution was {then} and is {now} now: the run goes "
+            "on from the same step, but callbacks see other batch numbers. "
+            f"Compile with steps_per_execution={then} to be exact."
+        )
+        return -(-position.batch // now)
+
+    @property
+    def _steps_per_execution(self) -> int:
+        return int(self._model.steps_per_execution)
