@@ -197,8 +197,9 @@ class NoUsableCheckpointError(CheckpointError, RuntimeError):
         super().__init__(
             f"None of the {len(self.skipped)} checkpoint(s) in {where} can be "
             f"used:{lines}\nNothing was changed. Put the files back from a "
-            "copy, use another run directory, or start over (--start_over; "
-            "the present directory is then set aside, not deleted)."
+            "copy, use another run directory, or start over (--start_over, or "
+            "bg.Run(run_dir, start_over=True); the present directory is then "
+            "set aside, not deleted)."
         )
 
 

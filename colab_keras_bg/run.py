@@ -250,17 +250,22 @@ class Run:
         self._directory.mark_not_done()
         self._heartbeat.beat()
 
-    def go_on_from(self, step: int, *, epoch: int) -> None:
+    def go_on_from(
+        self, step: int, *, epoch: int, reports_follow: bool = False
+    ) -> None:
         """Records where training goes on: later reports are dropped.
 
         Args:
             step: The step.
             epoch: The epoch.
+            reports_follow: Whether a later `fit` of the program has gone
+                further already: its reports stay.
         """
         self.at_step(step, epoch=epoch)
         self.saves.begin_at(step)
-        self._metrics.cut_back(step)
-        self._directory.went_on_from(step)
+        if not reports_follow:
+            self._metrics.cut_back(step)
+            self._directory.went_on_from(step)
 
     def at_step(self, step: int, *, epoch: int) -> None:
         """Tells the run how far training has come."""
@@ -287,6 +292,7 @@ class Run:
 
     def _opened(self) -> None:
         _open_runs[self.path] = self
+        self._step = self._directory.head.step or 0
         self._heartbeat.start()
         atexit.register(self._at_exit)
 

@@ -7,6 +7,7 @@ its checkpoint is committed, and metrics up to a step are synced before it.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,7 +19,11 @@ from colab_keras_bg.checkpoint.policies import (
     SavePolicy,
 )
 from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
-from colab_keras_bg.errors import NoUsableCheckpointError, Skipped
+from colab_keras_bg.errors import (
+    NoUsableCheckpointError,
+    Skipped,
+    StepExistsError,
+)
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.metrics import MetricsJournal
 from colab_keras_bg.run_directory import RunDirectory
@@ -163,29 +168,40 @@ class Saves:
         step: int,
         tensors: Mapping[str, LazyTensor],
         state: Mapping[str, Any],
-    ) -> None:
+    ) -> bool:
         """Commits what a finished `fit` leaves, and waits for it.
 
         Args:
             step: The present step.
             tensors: The tensors by key.
             state: Everything else, as JSON values.
+
+        Returns:
+            Whether it is committed. If not, that has been said.
         """
 
         def commit() -> None:
             self._metrics.sync()
             finals = self._directory.finals
-            finals.save(
-                step,
-                attempt=self._directory.attempt,
-                tensors=tensors,
-                state=state,
-            )
+            # It is there already if only what led to it was damaged.
+            with contextlib.suppress(StepExistsError):
+                finals.save(
+                    step,
+                    attempt=self._directory.attempt,
+                    tensors=tensors,
+                    state=state,
+                )
             _drop_older(finals, step, fit=state["position"]["fit"])
 
         self.wait()
         self._saver.submit(step, commit)
         self.wait()
+        if self.problem is not None:
+            say(
+                "the training has ended, but what it ended with is not "
+                "saved: run it again when the cause is mended"
+            )
+        return self.problem is None
 
     def wait(self) -> None:
         """Returns when no save is in flight."""

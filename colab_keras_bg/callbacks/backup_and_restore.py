@@ -97,6 +97,13 @@ class BackupAndRestore(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Opens the run and puts this `fit` under its protection."""
         loop = FitLoop.running(self)
+        if any(
+            isinstance(known, _Last) and known.belongs_to(loop)
+            for known in loop.callback_list.callbacks
+        ):
+            raise UsageError(
+                "Two backups in one `fit`: give it one run directory."
+            )
         run = self._given
         if run is None:
             run = open_run(self.backup_dir, **self._settings)
@@ -107,6 +114,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             _Last(
                 training,
                 run,
+                loop,
                 closes=run is not self._given,
                 deletes=self.delete_checkpoint,
             )
@@ -117,11 +125,20 @@ class _Last(keras.callbacks.Callback):
     """Stands behind all other callbacks of one `fit`."""
 
     def __init__(
-        self, training: Training, run: Run, *, closes: bool, deletes: bool
+        self,
+        training: Training,
+        run: Run,
+        loop: FitLoop,
+        *,
+        closes: bool,
+        deletes: bool,
     ) -> None:
         super().__init__()
-        self._training, self._run = training, run
+        self._training, self._run, self._loop = training, run, loop
         self._closes, self._deletes = closes, deletes
+
+    def belongs_to(self, loop: FitLoop) -> bool:
+        return self._loop.epoch_iterator is loop.epoch_iterator
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         try:
@@ -142,10 +159,10 @@ class _Last(keras.callbacks.Callback):
         self._training.epoch_ends(epoch, logs)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        self._training.end()
+        saved = self._training.end()
         if self._deletes:
             self._run.saves.delete_all()
         if self._closes:
-            if not self._deletes:
+            if saved and not self._deletes:
                 self._run.mark_done("fit ended")
-            self._run.close(reason="fit ended", exit_status=0)
+            self._run.close(reason="fit ended", exit_status=0 if saved else 1)

@@ -71,6 +71,7 @@ class Training:
         self._position = self._new_position(step=0)
         self._callbacks = CallbackStates(())
         self._open_turn = 0
+        self._is_past = False
 
     # The hooks, in the order in which Keras calls them.
 
@@ -123,8 +124,13 @@ class Training:
         if due or last:
             self._save(iterator=None)
 
-    def end(self) -> None:
-        """After every callback's `on_train_end`."""
+    def end(self) -> bool:
+        """After every callback's `on_train_end`.
+
+        Returns:
+            Whether what the `fit` leaves is committed.
+        """
+        saved = True
         self._model._initial_epoch = None
         final = self._resume
         if final is not None and self._position.finished:
@@ -134,11 +140,14 @@ class Training:
                 epoch=self._position.epoch, batch=0, turns=0, finished=True
             )
             tensors, state = self._snapshot(None)
-            self._run.saves.save_final(self._position.step, tensors, state)
+            saved = self._run.saves.save_final(
+                self._position.step, tensors, state
+            )
         self._resume = None
         _fits_done.setdefault(self._model, {})[str(self._run.path)] = (
             self._fit + 1
         )
+        return saved
 
     # Going on from a checkpoint.
 
@@ -153,7 +162,8 @@ class Training:
             self._position = self._new_position(step=position.step)
             return None
         final = self._run.saves.final(self._fit)
-        if position.fit > self._fit:
+        self._is_past = position.fit > self._fit
+        if self._is_past:
             return final if final is not None else newest
         if final is not None and final.step == position.step:
             ended = Position.from_json(final.state["position"])
@@ -178,7 +188,11 @@ class Training:
                 epoch=position.epoch, batch=position.batch, turns=turns
             )
         self._assign()
-        self._run.go_on_from(position.step, epoch=position.epoch)
+        self._run.go_on_from(
+            position.step,
+            epoch=position.epoch - position.finished,
+            reports_follow=self._is_past,
+        )
         history = self._loop.history
         if history is not None:
             history.epoch = list(found.state["history"]["epoch"])
@@ -255,7 +269,8 @@ class Training:
                 found = saved = None  # Its file is mapped no longer.
             elif index and self._run.saves.due(self._position.step):
                 self._save(iterator=turn[-1], steps_ahead=True)
-            self._source.last_iterator = turn[-1]
+            if index == 0:
+                self._source.epoch_starts(turn[-1])
             self._open_turn = self._loop.batches_of_turn(
                 turn, most=self._model.steps_per_execution
             )

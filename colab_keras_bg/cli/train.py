@@ -119,7 +119,8 @@ def _was_done(directory: RunDirectory, command: Sequence[str]) -> bool:
     at = "" if done.get("step") is None else f", at step {done['step']}"
     say(
         f"{directory.path} is done since {_when(done.get('time'))}{at}; "
-        "nothing is left to do"
+        "nothing is left to do; to train on, change its arguments, and to "
+        "begin anew, add --start_over"
     )
     return True
 

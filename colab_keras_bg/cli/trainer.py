@@ -53,6 +53,8 @@ def main() -> int:
     try:
         _choose_backend()
         status = _run_program(program, seed=run.seed)
+        if status == exit_status.DONE and run.saves.problem is not None:
+            status = exit_status.FAILED  # Its result would be lost.
         if status == exit_status.DONE:
             run.mark_done("the program ended")
     finally:

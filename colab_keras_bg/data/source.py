@@ -48,7 +48,6 @@ class Source(ABC):
 
     Attributes:
         guarantee: How exactly it can be put back, in words.
-        last_iterator: The iterator that `fit` last drew from.
         draws_from: The global generators that producing the data draws from,
             as far as putting it back has shown; their state is then as it
             should be.
@@ -63,7 +62,6 @@ class Source(ABC):
             epoch_iterator: The `EpochIterator` of the running `fit`.
         """
         self._epoch_iterator = epoch_iterator
-        self.last_iterator: Any = None
         self.draws_from: frozenset[str] = frozenset()
 
     def describe(self) -> dict[str, Any]:
@@ -84,6 +82,13 @@ class Source(ABC):
             epoch: The epoch, from 0.
             saved: What the checkpoint tells, if the epoch goes on in its
                 middle.
+        """
+
+    def epoch_starts(self, iterator: Any) -> None:  # noqa: B027
+        """Told of each new epoch's iterator before a batch is drawn from it.
+
+        Args:
+            iterator: The iterator.
         """
 
     @abstractmethod

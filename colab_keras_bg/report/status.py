@@ -119,7 +119,7 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
         attempts=len(numbers),
         last_heartbeat=_typed(signs.get("heartbeat"), float),
         reason=reason,
-        problem=_typed(signs.get("problem"), str) if running else None,
+        problem=_typed(signs.get("problem"), str) if state != "done" else None,
         checkpoints=steps,
         damaged=damaged,
     )
@@ -142,13 +142,13 @@ def _told(
 ) -> tuple[int | None, int | None]:
     """The step and the epoch of the last sign of life.
 
-    An attempt that has not come to its training yet tells of step 0; what is
-    committed tells more then.
+    What is committed tells more where that is older, or of an attempt that
+    has not come to its training yet.
     """
     step = _typed(signs.get("step"), int, otherwise=committed)
     epoch = _typed(signs.get("epoch"), int)
-    if signs.get("state") != "training" and (step or 0) < (committed or 0):
-        return committed, None
+    if (step or 0) < (committed or 0):
+        return committed, epoch if signs.get("state") == "training" else None
     return step, epoch
 
 

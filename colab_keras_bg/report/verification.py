@@ -71,6 +71,12 @@ def verify_run(run_dir: str | os.PathLike[str]) -> Verification:
                 size = checkpoint.manifest.size_bytes
                 whole.append(f"{where} of step {step}: {size:,} bytes")
     damaged.extend(_missing(directory.storage, directory.checkpoints))
+    if (
+        directory.storage.exists(DONE)
+        and directory.checkpoints.steps()
+        and not directory.finals.steps()
+    ):
+        damaged.append("final checkpoint: the run is done, and it is gone")
     return Verification(whole, damaged)
 
 

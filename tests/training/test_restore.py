@@ -311,3 +311,85 @@ def test_tensors_open_with_safetensors(run_dir: Path) -> None:
     assert (12, 16) == tensors["model/layers/dense/vars/0"].shape
     assert "optimizer/vars/0" in tensors
     assert "model/layers/dropout/seed_generators/0" in tensors
+
+
+def test_reports_of_a_later_fit_stay(tmp_path: Path) -> None:
+    """
+    A program with two fits that is cut off in the second one has each report
+    once in the end, the first epoch of the second fit included.
+    """
+
+    def program(cut: CutAt | None) -> None:
+        keras.utils.set_random_seed(7)
+        model = other_model(16, "relu", "adam")
+        for seed in (1, 2):
+            model.fit(
+                bg.data.arrays(X, Y, batch_size=BATCH, seed=seed),
+                epochs=2,
+                verbose=0,
+                callbacks=[bg.BackupAndRestore(tmp_path, 1), cut or CutAt()],
+            )
+
+    for batches in (23, 3):  # 14 are in the first fit.
+        with pytest.raises(BaseException, match=r"^$"):
+            program(CutAt(batches))
+    program(None)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [7, 14, 21, 28] == [json.loads(line)["step"] for line in lines]
+
+
+def test_end_that_cannot_be_saved(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    A run whose end cannot be saved is not done: it says so, shows the problem,
+    and goes on when started again.
+    """
+    from colab_keras_bg.checkpoint.store import CheckpointStore
+    from colab_keras_bg.errors import NoSpaceError
+
+    def full(self: object, *args: Any, **kwargs: Any) -> None:
+        raise NoSpaceError("tensors", where="the disk")
+
+    model = other_model(16, "relu", "adam")
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "save", full)
+        model.fit(X, Y, verbose=0, callbacks=bg.unattended(tmp_path))
+    assert "what it ended with is not saved" in capsys.readouterr().err
+    assert "failed" == read_status(tmp_path).state
+    assert "No space" in (read_status(tmp_path).problem or "")
+    other_model(16, "relu", "adam").fit(
+        X, Y, verbose=0, callbacks=bg.unattended(tmp_path)
+    )
+    assert "done" == read_status(tmp_path).state
+
+
+def test_final_checkpoint_gone(tmp_path: Path) -> None:
+    """
+    `verify` misses what a finished fit left.
+    """
+    other_model(16, "relu", "adam").fit(
+        X, Y, verbose=0, callbacks=bg.unattended(tmp_path)
+    )
+    shutil.rmtree(tmp_path / "final")
+    assert verify_run(tmp_path).damaged == [
+        "final checkpoint: the run is done, and it is gone"
+    ]
+
+
+def test_two_backups_in_one_fit(tmp_path: Path) -> None:
+    """
+    Two of our callbacks in one fit are refused, not one of them ignored.
+    """
+    with pytest.raises(UsageError, match="Two backups"):
+        other_model(16, "relu", "adam").fit(
+            X,
+            Y,
+            verbose=0,
+            callbacks=[
+                *bg.unattended(tmp_path / "a"),
+                *bg.unattended(tmp_path / "b"),
+            ],
+        )
