@@ -59,7 +59,7 @@ class TFIterator(Replay):
             return super().state(iterator)
         found = {ITERATOR: state, EPOCH_START: self._epoch_start}
         return (
-            {"kind": "tf.data iterator", "ahead": ahead is not None},
+            {"kind": "tf.data iterator"},
             {
                 key: np.frombuffer(value, dtype=np.uint8)
                 for key, value in found.items()
@@ -78,8 +78,9 @@ class TFIterator(Replay):
         if ITERATOR in saved.tensors:
             subject = iterator or iter(keras_iterator._get_iterator())
             adapter.set_iterator_bytes(subject, bytes(saved.tensors[ITERATOR]))
-            if iterator is None and saved.state.get("ahead"):
+            if iterator is None:  # It was made ahead, and tells it all.
                 keras_iterator._current_iterator = subject
+                return
         if EPOCH_START in saved.tensors:
             # On an iterator that nobody draws from: it puts back how many
             # orders were given out, which all iterators share.

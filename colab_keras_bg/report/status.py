@@ -142,13 +142,13 @@ def _told(
 ) -> tuple[int | None, int | None]:
     """The step and the epoch of the last sign of life.
 
-    What is committed tells more where that is older, or of an attempt that
-    has not come to its training yet.
+    An attempt that has not come to its training yet tells of an older step;
+    what is committed tells more then.
     """
     step = _typed(signs.get("step"), int, otherwise=committed)
     epoch = _typed(signs.get("epoch"), int)
-    if (step or 0) < (committed or 0):
-        return committed, epoch if signs.get("state") == "training" else None
+    if signs.get("state") != "training" and (step or 0) < (committed or 0):
+        return committed, None
     return step, epoch
 
 

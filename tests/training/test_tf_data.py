@@ -73,6 +73,21 @@ def test_cut_at_several_batches(name: str, tmp_path: Path) -> None:
     assert_exact(CASES[name], tmp_path / "run", cuts=cuts)
 
 
+@pytest.mark.parametrize(
+    "cuts",
+    [[CutAt(6)], [CutAt(7)], [CutAt(8)], [CutAt(2), CutAt(6)]],
+    ids=["last but one", "last", "first of the next", "twice"],
+)
+def test_cut_when_the_shuffle_is_at_its_end(
+    cuts: list[CutAt], tmp_path: Path
+) -> None:
+    """
+    Cut off when the shuffle has read all its input, which TensorFlow then
+    leaves out of the iterator's state, the next epochs come in their order.
+    """
+    assert_exact(CASES["tf.data"], tmp_path / "run", cuts=cuts)
+
+
 def test_what_cannot_be_saved_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
