@@ -14,10 +14,10 @@ from colab_keras_bg.data.replay import Replay
 from colab_keras_bg.data.source import Saved, State
 from colab_keras_bg.journal.announce import say
 
-__all__ = ["EPOCH_START", "ITERATOR", "TFIterator"]
+__all__ = ["ITERATOR", "START", "TFIterator"]
 
 ITERATOR = "data/iterator"
-EPOCH_START = "data/epoch_start"
+START = "data/iterator_start"
 _LARGE_BYTES = 50 << 20
 
 
@@ -25,8 +25,7 @@ class TFIterator(Replay):
     """Arrays or a `tf.data.Dataset` on TensorFlow.
 
     Between two epochs the state is that of the iterator which Keras made
-    ahead, if it did. How many orders the pipeline's shuffle has given out is
-    kept from the epoch's start.
+    ahead, if it did.
     """
 
     guarantee = "exact, by the state of the tf.data iterator"
@@ -39,27 +38,36 @@ class TFIterator(Replay):
         adapter = epoch_iterator.data_adapter
         self._refused = getattr(adapter, "_shuffle", None) == "batch"
         self._said_large = False
-        self._epoch_start: bytes | None = None
+        self._first_state: bytes | None = None
+        self._seen: Any = None
 
     def epoch_starts(self, iterator: Any) -> None:
-        """Keeps how many orders were given out, while that can be seen.
-
-        Once a shuffle has come to the end of its input, TensorFlow leaves it
-        out of the state.
-        """
-        self._epoch_start = None
-        if self._epoch_iterator.steps_per_epoch is None:
-            self._epoch_start = self._bytes_of(iterator)
+        """Keeps the state of an iterator from which nothing was drawn yet."""
+        if iterator is not self._seen:
+            self._seen = iterator
+            self._first_state = self._bytes_of(iterator)
 
     def state(self, iterator: Any) -> State:
-        """See `Source.state`."""
+        """See `Source.state`.
+
+        Once a shuffle has come to the end of its input, TensorFlow leaves it
+        out of the state, and with it how many orders it has given out. Then
+        the start is kept, too; or alone, if more orders may have been given
+        out since: going back then draws again from there.
+        """
         ahead = self._epoch_iterator._current_iterator
-        state = self._bytes_of(iterator or ahead)
+        subject = iterator or ahead
+        state = self._bytes_of(subject)
         if self._refused:
             return super().state(iterator)
-        found = {ITERATOR: state, EPOCH_START: self._epoch_start}
+        start, use = self._first_state, "iterator"
+        if start is not None and _shuffles(state) < _shuffles(start):
+            drawn_from = subject is not None
+            use = "draw" if drawn_from and self._repeats(start) else "both"
+        # The start goes along in any case: the next attempt may need it.
+        found = {ITERATOR: state if use != "draw" else None, START: start}
         return (
-            {"kind": "tf.data iterator"},
+            {"kind": "tf.data iterator", "use": use},
             {
                 key: np.frombuffer(value, dtype=np.uint8)
                 for key, value in found.items()
@@ -75,18 +83,28 @@ class TFIterator(Replay):
             super().put_back(iterator, saved)
             return
         keras_iterator = self._epoch_iterator
-        if ITERATOR in saved.tensors:
-            subject = iterator or iter(keras_iterator._get_iterator())
-            adapter.set_iterator_bytes(subject, bytes(saved.tensors[ITERATOR]))
-            if iterator is None:  # It was made ahead, and tells it all.
-                keras_iterator._current_iterator = subject
-                return
-        if EPOCH_START in saved.tensors:
-            # On an iterator that nobody draws from: it puts back how many
+        subject = iterator or iter(keras_iterator._get_iterator())
+        state, start = saved.tensors.get(ITERATOR), saved.tensors.get(START)
+        if state is not None:
+            adapter.set_iterator_bytes(subject, bytes(state))
+        if start is not None:
+            self._first_state, self._seen = bytes(start), subject
+        use = saved.state["use"]
+        if use == "both" and self._first_state is not None:
+            # On an iterator that nobody draws from, it puts back how many
             # orders were given out, which all iterators share.
-            self._epoch_start = bytes(saved.tensors[EPOCH_START])
             other = iter(keras_iterator._get_iterator())
-            adapter.set_iterator_bytes(other, self._epoch_start)
+            adapter.set_iterator_bytes(other, self._first_state)
+        if use == "draw" and self._first_state is not None:
+            adapter.set_iterator_bytes(subject, self._first_state)
+            self._replay(subject, saved.drawn, saved)
+        if iterator is None and (state is not None or use == "draw"):
+            keras_iterator._current_iterator = subject
+
+    def _repeats(self, start: bytes) -> bool:
+        """Whether a shuffle may begin anew in the life of one iterator."""
+        given = self._epoch_iterator.steps_per_epoch
+        return given is not None or b"Repeat" in start
 
     def _bytes_of(self, iterator: Any) -> bytes | None:
         from colab_keras_bg.training_state import tensorflow as adapter
@@ -112,3 +130,8 @@ class TFIterator(Replay):
                 "shuffle buffer: shuffle indices or file names instead"
             )
         return state
+
+
+def _shuffles(state: bytes | None) -> int:
+    """How many shuffles tell in a state how many orders they gave out."""
+    return 0 if state is None else state.count(b"epoch_num_random_samples")

@@ -330,7 +330,8 @@ def test_no_usable_checkpoint(storage: Storage, store: CheckpointStore) -> None:
         f"  step 2: {names[0]}: {HASH_DIFFERS}\n"
         f"  step 1: {names[1]}: {HASH_DIFFERS}\n"
         "Nothing was changed. Put the files back from a copy, use another run "
-        "directory, or start over (--start_over; the present directory is "
+        "directory, or start over (--start_over, or bg.Run(run_dir, "
+        "start_over=True); the present directory is "
         "then set aside, not deleted)."
     )
 
