@@ -2,7 +2,7 @@
 
 An interruption here is an exception that no callback survives, in a process
 that then forgets everything: new model, new callbacks, scrambled random
-state. Real SIGKILLs of real processes are in `test_kill.py`.
+state. Killed processes are those of `fresh_process.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import random
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class Case:
         callbacks: Makes the user's other callbacks.
         protected: Whether the undisturbed training is protected, too: with
             our callback some data comes in another order than without.
+        scope: What the model is made in, such as a strategy's scope.
     """
 
     model: Callable[[], Any]
@@ -79,6 +81,7 @@ class Case:
     epochs: int = 3
     callbacks: Callable[[], list[Any]] = list
     protected: bool = False
+    scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 @dataclass
@@ -101,15 +104,21 @@ class Witness(keras.callbacks.Callback):
 
     async_safe = False
 
-    def __init__(self, batches: list[tuple[int, int]]) -> None:
+    def __init__(
+        self, batches: list[tuple[int, int]], *, log: Path | None = None
+    ) -> None:
         super().__init__()
         self.batches = batches
+        self._log = log
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.batches.append((self._epoch, batch))
+        if self._log is not None:  # It outlives a SIGKILL.
+            with self._log.open("a") as log:
+                log.write(f"[{self._epoch}, {batch}]\n")
 
     def get_state(self) -> dict[str, Any]:
         return {}
@@ -148,7 +157,8 @@ def train(
     """One attempt in a fresh state; None if the power was cut."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(SEED)
-    model = case.model()
+    with case.scope():
+        model = case.model()
     args, kwargs = case.data()
     seen: list[tuple[int, int]] = [] if batches is None else batches
     others = [*case.callbacks(), Witness(seen)]

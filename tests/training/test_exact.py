@@ -15,16 +15,6 @@ ARRAYS = Case(
     everything,
     lambda: ((bg.data.arrays(X, Y, batch_size=BATCH, seed=3),), VALIDATION),
 )
-CASES = {
-    "arrays": ARRAYS,
-    "arrays in turns of three": Case(
-        lambda: everything(steps_per_execution=3), ARRAYS.data
-    ),
-    "arrays, compiled by XLA": Case(
-        lambda: everything(jit_compile=True), ARRAYS.data
-    ),
-    "arrays, an unbuilt model": Case(unbuilt, ARRAYS.data),
-}
 POSITIONS = {
     "the first batch": [CutAt(2)],
     "a middle batch, three times": [CutAt(4), CutAt(3), CutAt(5)],
@@ -33,17 +23,6 @@ POSITIONS = {
     "between two epochs": [CutAt(hook="on_epoch_begin:1")],
     "the end of an epoch": [CutAt(hook="on_epoch_end:1")],
 }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_cut_at_several_batches(name: str, tmp_path: Path) -> None:
-    """
-    Cut off three times in the middle of epochs and once between two, a
-    training ends with the same bits in every variable and in its history,
-    and other callbacks have seen each batch once.
-    """
-    cuts = [CutAt(4), CutAt(5), CutAt(hook="on_epoch_begin:2")]
-    assert_exact(CASES[name], tmp_path / "run", cuts=cuts)
 
 
 @pytest.mark.parametrize("position", POSITIONS)

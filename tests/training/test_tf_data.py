@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import harness as in_process
 import keras
 import pytest
-from harness import Case, CutAt, assert_exact
-from models import BATCH, SAMPLES, VALIDATION, X, Y, everything
+from fresh_process import assert_exact, at_each_kind_of_position
+from harness import CutAt
+from tf_data_cases import CASES
 
 pytestmark = [
     pytest.mark.skipif(
@@ -19,58 +20,13 @@ pytestmark = [
 ]
 
 
-def shuffled() -> Any:
-    """A pipeline with a shuffle that differs in every epoch."""
-    import tensorflow as tf
-
-    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
-    return dataset.shuffle(SAMPLES).batch(BATCH).prefetch(2)
-
-
-def with_python_function() -> Any:
-    """A pipeline whose iterator TensorFlow cannot save."""
-    import tensorflow as tf
-
-    def twice(x: Any, y: Any) -> Any:
-        doubled = tf.py_function(lambda v: 2 * v, [x], tf.float32)
-        return tf.ensure_shape(doubled, [12]), y
-
-    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
-    return dataset.map(twice).batch(BATCH)
-
-
-def keep_all(x: Any, y: Any) -> bool:
-    """A filter: after it, nobody knows how many there are."""
-    del x, y
-    return True
-
-
-CASES = {
-    "tf.data": Case(everything, lambda: ((shuffled(),), VALIDATION)),
-    "tf.data in turns of three": Case(
-        lambda: everything(steps_per_execution=3),
-        lambda: ((shuffled(),), VALIDATION),
-    ),
-    "tf.data, repeated": Case(
-        everything, lambda: ((shuffled().repeat(),), {"steps_per_epoch": 5})
-    ),
-    "tf.data of unknown length": Case(
-        everything, lambda: ((shuffled().filter(keep_all),), VALIDATION)
-    ),
-    "tf.data that cannot be saved": Case(
-        everything, lambda: ((with_python_function(),), VALIDATION)
-    ),
-}
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_cut_at_several_batches(name: str, tmp_path: Path) -> None:
+def test_killed_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     """
-    Cut off in the middle of epochs and between two, a training goes on with
+    Killed anywhere and continued in a fresh process, a training goes on with
     the very batch that would have come, and ends with the same bits.
     """
-    cuts = [CutAt(2), CutAt(4), CutAt(hook="on_epoch_begin:2")]
-    assert_exact(CASES[name], tmp_path / "run", cuts=cuts)
+    assert_exact(name, tmp_path / "run", at_each_kind_of_position(name))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +41,7 @@ def test_cut_when_the_shuffle_is_at_its_end(
     Cut off when the shuffle has read all its input, which TensorFlow then
     leaves out of the iterator's state, the next epochs come in their order.
     """
-    assert_exact(CASES["tf.data"], tmp_path / "run", cuts=cuts)
+    in_process.assert_exact(CASES["tf.data"], tmp_path / "run", cuts=cuts)
 
 
 def test_what_cannot_be_saved_is_said(
@@ -96,7 +52,7 @@ def test_what_cannot_be_saved_is_said(
     its batches are drawn again.
     """
     case = CASES["tf.data that cannot be saved"]
-    assert_exact(case, tmp_path / "run", cuts=[CutAt(4)])
+    in_process.assert_exact(case, tmp_path / "run", cuts=[CutAt(4)])
     said = capsys.readouterr().err
     assert "EagerPyFunc is stateful" in said
     assert "bg.data.arrays" in said

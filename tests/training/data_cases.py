@@ -1,18 +1,16 @@
-"""Data as Keras takes it, without a change to the user's code."""
+"""What people give to `fit`, on every backend."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import pytest
-from harness import Case, CutAt, assert_exact
+from harness import Case
 from models import BATCH, SAMPLES, VALIDATION, X, Y, everything, unbuilt
 
-pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")
+import colab_keras_bg as bg
 
 
 class Batches(keras.utils.PyDataset):
@@ -37,7 +35,19 @@ def generator(*, own_seed: int | None) -> Iterator[Any]:
             yield X[part], Y[part]
 
 
+ARRAYS = Case(
+    everything,
+    lambda: ((bg.data.arrays(X, Y, batch_size=BATCH, seed=3),), VALIDATION),
+)
 CASES = {
+    "bg.data.arrays": ARRAYS,
+    "bg.data.arrays in turns of three": Case(
+        lambda: everything(steps_per_execution=3), ARRAYS.data
+    ),
+    "bg.data.arrays, compiled by XLA": Case(
+        lambda: everything(jit_compile=True), ARRAYS.data
+    ),
+    "bg.data.arrays, an unbuilt model": Case(unbuilt, ARRAYS.data),
     "arrays": Case(
         everything, lambda: ((X, Y), {"batch_size": BATCH, **VALIDATION})
     ),
@@ -93,41 +103,3 @@ CASES = {
         lambda: ((generator(own_seed=None),), {"steps_per_epoch": 5}),
     ),
 }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_cut_at_several_batches(name: str, tmp_path: Path) -> None:
-    """
-    Cut off in the middle of epochs and between two, a training goes on with
-    the very batch that would have come, and ends with the same bits.
-    """
-    cuts = [CutAt(2), CutAt(3), CutAt(hook="on_epoch_begin:2")]
-    assert_exact(CASES[name], tmp_path / "run", cuts=cuts)
-
-
-def test_no_batch_is_sliced_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """
-    On JAX, going back to the last batch of an epoch of arrays slices none of
-    the batches before it.
-    """
-    if keras.backend.backend() != "jax":
-        pytest.skip("TensorFlow gathers in its own pipeline")
-    from harness import train
-    from keras.src.trainers.data_adapters import array_slicing
-
-    case = CASES["arrays in their order"]
-    train(case, tmp_path, cut=CutAt(6))
-    sliced = []
-    original = array_slicing.NumpySliceable.__getitem__
-
-    def counted(self: object, indices: slice) -> object:
-        sliced.append(indices)
-        return original(self, indices)
-
-    monkeypatch.setattr(array_slicing.NumpySliceable, "__getitem__", counted)
-    train(case, tmp_path, cut=CutAt(1))
-    # Keras looks at the first batches to build the metrics.
-    starts = {indices.start for indices in sliced} - {0, BATCH}
-    assert min(starts) >= 4 * BATCH

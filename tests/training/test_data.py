@@ -1,0 +1,50 @@
+"""Whatever `fit` is given, it goes on with the very batch that would come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import data_cases
+import keras
+import pytest
+from fresh_process import assert_exact, at_each_kind_of_position
+from harness import CutAt, train
+from models import BATCH
+
+
+@pytest.mark.parametrize("name", data_cases.CASES)
+def test_killed_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
+    """
+    Killed after the first batch of an epoch, in its middle, at its last
+    batch, between two epochs and after the first batch of the next, each time
+    going on in a fresh process, a training ends with the same bits, and no
+    batch is seen twice or left out.
+    """
+    assert_exact(name, tmp_path / "run", at_each_kind_of_position(name))
+
+
+def test_no_batch_is_sliced_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    On JAX, going back to the last batch of an epoch of arrays slices none of
+    the batches before it.
+    """
+    if keras.backend.backend() != "jax":
+        pytest.skip("TensorFlow gathers in its own pipeline")
+    from keras.src.trainers.data_adapters import array_slicing
+
+    case = data_cases.CASES["arrays in their order"]
+    train(case, tmp_path, cut=CutAt(6))
+    sliced = []
+    original = array_slicing.NumpySliceable.__getitem__
+
+    def counted(self: object, indices: slice) -> object:
+        sliced.append(indices)
+        return original(self, indices)
+
+    monkeypatch.setattr(array_slicing.NumpySliceable, "__getitem__", counted)
+    train(case, tmp_path, cut=CutAt(1))
+    # Keras looks at the first batches to build the metrics.
+    starts = {indices.start for indices in sliced} - {0, BATCH}
+    assert min(starts) >= 4 * BATCH

@@ -1,0 +1,52 @@
+"""`tf.data` pipelines as people write them, for TensorFlow and JAX."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import Case
+from models import BATCH, SAMPLES, VALIDATION, X, Y, everything
+
+
+def shuffled() -> Any:
+    """A pipeline with a shuffle that differs in every epoch."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    return dataset.shuffle(SAMPLES).batch(BATCH).prefetch(2)
+
+
+def with_python_function() -> Any:
+    """A pipeline whose iterator TensorFlow cannot save."""
+    import tensorflow as tf
+
+    def twice(x: Any, y: Any) -> Any:
+        doubled = tf.py_function(lambda v: 2 * v, [x], tf.float32)
+        return tf.ensure_shape(doubled, [12]), y
+
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    return dataset.map(twice).batch(BATCH)
+
+
+def keep_all(x: Any, y: Any) -> bool:
+    """A filter: after it, nobody knows how many there are."""
+    del x, y
+    return True
+
+
+CASES = {
+    "tf.data": Case(everything, lambda: ((shuffled(),), VALIDATION)),
+    "tf.data in turns of three": Case(
+        lambda: everything(steps_per_execution=3),
+        lambda: ((shuffled(),), VALIDATION),
+    ),
+    "tf.data, repeated": Case(
+        everything, lambda: ((shuffled().repeat(),), {"steps_per_epoch": 5})
+    ),
+    "tf.data of unknown length": Case(
+        everything, lambda: ((shuffled().filter(keep_all),), VALIDATION)
+    ),
+    "tf.data that cannot be saved": Case(
+        everything, lambda: ((with_python_function(),), VALIDATION)
+    ),
+}
