@@ -14,7 +14,7 @@ import keras
 
 from colab_keras_bg.callbacks.fit_loop import FitLoop
 from colab_keras_bg.callbacks.training import Training
-from colab_keras_bg.checkpoint.policies import SavePolicy
+from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.run import Run, open_run
 
@@ -30,16 +30,25 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     * The batch, the optimizer, metrics, random state, `History` and the data's
       position are restored, so the result is that of an uninterrupted run.
+      Keras trains the interrupted epoch again and returns the later epochs.
     * Each save is a new checkpoint, committed when it is whole; the newest two
       are kept, so `double_checkpoint` changes nothing. A damaged one is passed
       over, with a message.
     * The backup is kept when `fit` ends, and marked done: running the program
       again trains nothing and returns the whole history. With
       `delete_checkpoint=True` it is deleted, and only our own files are.
+    * A second `fit` of the same model in one program is the next part of the
+      run, and is backed up in the same place.
     * Saving happens in the background, after all other callbacks have seen
-      the step or the epoch's end, wherever this one stands in the list.
-    * `save_freq` also takes a time (`"10m"`) and `"auto"`; `False` is refused.
-    * The model need not be built before `fit`.
+      the step or the epoch's end, wherever this one stands in the list. One
+      that comes due during another is taken after it. What `fit` ends with is
+      always saved.
+    * `save_freq` also takes a time (`"10m"`) and `"auto"`; `False`, `True`
+      and numbers below 1, with which Keras saves at every batch, are refused.
+    * The model need not be built before `fit`. A backup of another model or
+      optimizer is refused before a variable is touched.
+    * The directory is a local path; `gs://` and other addresses are refused.
+      A `fit` takes one backup.
 
     Example:
         ```python
@@ -79,6 +88,12 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "directory."
             )
         self._given = backup_dir if isinstance(backup_dir, Run) else None
+        try:
+            save_policy(save_freq)
+        except UsageError as error:  # In Keras' words, and in ours.
+            raise UsageError(
+                f"Invalid value for argument `save_freq`: {error}"
+            ) from None
         self._settings: dict[str, Any] = {
             "save_freq": save_freq,
             "keep_last": keep_last,

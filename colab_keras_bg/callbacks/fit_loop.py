@@ -13,6 +13,7 @@ seen the finished step and the data has not moved: the place to save.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
@@ -123,6 +124,27 @@ class FitLoop:
         adapter = self.epoch_iterator.data_adapter
         given = self.epoch_iterator.steps_per_epoch
         return given is None and adapter.num_batches is not None
+
+    def begun(self, turn: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """A turn whose first batch is there; None if the data has ended.
+
+        Keras on JAX cannot bear an epoch without a single step, such as one
+        that goes on after its last batch: it has given the variables' values
+        away by the time it finds out. So nothing is saved in a turn that turns
+        out to be none.
+
+        Args:
+            turn: The turn that comes.
+        """
+        given = self.epoch_iterator.steps_per_epoch
+        known = self.epoch_iterator.data_adapter.num_batches
+        if given or known is not None or keras.backend.backend() != "jax":
+            return turn
+        for batch in turn[-1]:
+            return *turn[:-1], itertools.chain([batch], turn[-1])
+        with self.epoch_iterator.catch_stop_iteration():
+            raise StopIteration  # What Keras does when it finds out.
+        return None
 
     def call_last(self, callback: keras.callbacks.Callback) -> None:
         """Adds a callback behind all others, `History` and progress too.

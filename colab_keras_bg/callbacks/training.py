@@ -248,13 +248,18 @@ class Training:
             self._loop.lend_logs(loop_state["logs"])
             saved = self._saved(found)
             if not skip:
+                present = random_state.host_state()
                 self._source.put_back(None, saved)
+                random_state.apply(present, but_for=self._source.draws_from)
                 keras_iterator._steps_seen = loop_state["steps_seen"]
         for index, turn in enumerate(original()):
             if index < skip:
                 if index == 0 and saved is not None:
                     self._source.put_back(turn[-1], saved)
                 continue
+            turn = self._loop.begun(turn)
+            if turn is None:
+                return
             if index == skip and found is not None:
                 if skip:
                     # The loop has counted the coming turn, and those before
@@ -311,7 +316,8 @@ class Training:
     def _snapshot(
         self, iterator: Any, *, steps_ahead: bool = False
     ) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
-        data, data_arrays = self._source.state(iterator)
+        drawn = self._steps_seen(steps_ahead=steps_ahead)
+        data, data_arrays = self._source.state(iterator, drawn=drawn)
         callbacks, callback_arrays = self._callbacks.capture()
         tensors = snapshot.take(self._variables(), model=self._model)
         for key, array in {**data_arrays, **callback_arrays}.items():
@@ -332,15 +338,13 @@ class Training:
     ) -> dict[str, Any]:
         history = self._loop.history
         keras_iterator = self._loop.epoch_iterator
-        # Between two turns Keras has counted the coming one already.
-        ahead = self._model.steps_per_execution if steps_ahead else 0
         logs = None
         if steps_ahead and not self._loop.length_is_sure:
             logs = plain(self._loop.last_logs())
         return {
             "position": self._position.to_json(),
             "loop": {
-                "steps_seen": keras_iterator._steps_seen - ahead,
+                "steps_seen": self._steps_seen(steps_ahead=steps_ahead),
                 "num_batches": keras_iterator._num_batches,
                 "logs": logs,
             },
@@ -354,6 +358,12 @@ class Training:
             "fingerprint": self._agreement.fingerprint(),
             "versions": build.versions(),
         }
+
+    def _steps_seen(self, *, steps_ahead: bool) -> int:
+        """Batches of the iterator in use that were consumed."""
+        # Between two turns Keras has counted the coming one already.
+        ahead = self._model.steps_per_execution if steps_ahead else 0
+        return int(self._loop.epoch_iterator._steps_seen) - int(ahead)
 
     def _new_position(self, *, step: int) -> Position:
         return Position(

@@ -1,5 +1,6 @@
 """Data whose order is known: any position of it can be gone back to."""
 
 from colab_keras_bg.data.in_memory import ArraysAdapter, arrays
+from colab_keras_bg.data.stream import StreamAdapter, stream
 
-__all__ = ["ArraysAdapter", "arrays"]
+__all__ = ["ArraysAdapter", "StreamAdapter", "arrays", "stream"]

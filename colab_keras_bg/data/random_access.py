@@ -5,6 +5,7 @@ Invariant: going back loads no batch that was consumed.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,11 +13,20 @@ from typing import Any
 import numpy as np
 
 from colab_keras_bg.data.source import Saved, Source, State
+from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state import random_state
+from colab_keras_bg.training_state.packed import Arrays, pack, unpack
 
-__all__ = ["ORDER", "KnownOrder", "NumPyOrder", "PyDatasetOrder"]
+__all__ = [
+    "ORDER",
+    "EndlessPyDataset",
+    "KnownOrder",
+    "NumPyOrder",
+    "PyDatasetOrder",
+]
 
 ORDER = "data/order"
+_OWN = "data/own"
 
 
 class KnownOrder(Source):
@@ -34,7 +44,7 @@ class KnownOrder(Source):
         batch = saved.batch if saved else 0
         self._epoch_iterator.data_adapter.start_at(epoch, batch)
 
-    def state(self, iterator: Any) -> State:
+    def state(self, iterator: Any, *, drawn: int) -> State:
         """The position says it all."""
         return {"kind": "known order"}, {}
 
@@ -70,7 +80,7 @@ class NumPyOrder(Source):
             inputs,
         )
 
-    def state(self, iterator: Any) -> State:
+    def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
         return {"kind": "NumPy order", "start": self._start_state}, {}
 
@@ -104,7 +114,55 @@ class NumPyOrder(Source):
         yield from batches
 
 
-class PyDatasetOrder(Source):
+class _PyDatasetSource(Source):
+    """A `keras.utils.PyDataset`, and the state of its own that it may have."""
+
+    def __init__(self, epoch_iterator: Any) -> None:
+        """See `Source.__init__`."""
+        super().__init__(epoch_iterator)
+        self._adapter = epoch_iterator.data_adapter
+        self._dataset = self._adapter.py_dataset
+        self._say_if_it_changes()
+
+    def state(self, iterator: Any, *, drawn: int) -> State:
+        """See `Source.state`; a dataset may have a state of its own."""
+        state: dict[str, Any] = {"kind": "PyDataset"}
+        arrays: Arrays = {}
+        if hasattr(self._dataset, "get_state"):
+            state["own"] = pack(self._dataset.get_state(), _OWN, arrays)
+        return state, arrays
+
+    def put_back(self, iterator: Any, saved: Saved) -> None:
+        """See `Source.put_back`; the order was put back before."""
+        if "own" in saved.state and hasattr(self._dataset, "set_state"):
+            self._dataset.set_state(unpack(saved.state["own"], saved.tensors))
+
+    def _show(self, dataset: Any) -> None:
+        """Shows Keras this dataset, and forgets what it has looked at."""
+        self._adapter.py_dataset = dataset
+        enqueuer = self._adapter.enqueuer
+        if enqueuer is not None:
+            enqueuer.py_dataset = dataset
+            while not enqueuer.ready_queue.empty():
+                enqueuer.ready_queue.get()  # Of a look before the training.
+
+    def _say_if_it_changes(self) -> None:
+        kind = type(self._dataset)
+        hooks = [
+            name
+            for name in ("on_epoch_begin", "on_epoch_end")
+            if _is_overridden(kind, name)
+        ]
+        if hooks and not hasattr(self._dataset, "get_state"):
+            say(
+                f"the PyDataset {kind.__name__} has its own {hooks[0]}(): "
+                "what it changes there is lost in an interruption, and the "
+                "data may then be other than it was. Give it get_state() and "
+                "set_state(state)."
+            )
+
+
+class PyDatasetOrder(_PyDatasetSource):
     """A `keras.utils.PyDataset` of known length, with workers or without.
 
     Keras shuffles the batches' numbers by Python's global state, in whatever
@@ -117,8 +175,6 @@ class PyDatasetOrder(Source):
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`; from now on, Keras sees what is left."""
         super().__init__(epoch_iterator)
-        self._adapter = epoch_iterator.data_adapter
-        self._dataset = self._adapter.py_dataset
         self._shuffle = bool(self._adapter.shuffle)
         self._order: list[int] = []
 
@@ -131,29 +187,55 @@ class PyDatasetOrder(Source):
             self._order, batch = list(range(self._dataset.num_batches)), 0
             if self._shuffle:
                 random.shuffle(self._order)
-        rest = _Rest(self._dataset, self._order[batch:])
-        self._adapter.py_dataset = rest
+        self._show(_Rest(self._dataset, self._order[batch:]))
         self._adapter.shuffle = False
-        enqueuer = self._adapter.enqueuer
-        if enqueuer is not None:
-            enqueuer.py_dataset = rest
-            enqueuer.shuffle = False
-            while not enqueuer.ready_queue.empty():
-                enqueuer.ready_queue.get()  # Of a look before the training.
+        if self._adapter.enqueuer is not None:
+            self._adapter.enqueuer.shuffle = False
 
-    def state(self, iterator: Any) -> State:
-        """See `Source.state`; a dataset may have a state of its own."""
-        state: dict[str, Any] = {"kind": "PyDataset order"}
-        if hasattr(self._dataset, "get_state"):
-            state["own"] = self._dataset.get_state()
-        if iterator is None:
-            return state, {}
-        return state, {ORDER: np.asarray(self._order, dtype=np.int64)}
+    def state(self, iterator: Any, *, drawn: int) -> State:
+        """See `Source.state`."""
+        state, arrays = super().state(iterator, drawn=drawn)
+        if iterator is not None:
+            arrays[ORDER] = np.asarray(self._order, dtype=np.int64)
+        return state, arrays
+
+
+class EndlessPyDataset(_PyDatasetSource):
+    """A `keras.utils.PyDataset` of unknown length: batch n is its item n.
+
+    Keras goes on counting from one epoch to the next.
+    """
+
+    guarantee = "exact, at no cost: batches are had by their number"
+
+    def __init__(self, epoch_iterator: Any) -> None:
+        """See `Source.__init__`."""
+        super().__init__(epoch_iterator)
+        self._has_begun = False
+
+    def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
+        """See `Source.epoch_begins`."""
+        if not self._has_begun or saved is not None:
+            self._begin_at(saved.drawn if saved else 0)
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
-        """See `Source.put_back`; the order was put back before."""
-        if "own" in saved.state and hasattr(self._dataset, "set_state"):
-            self._dataset.set_state(saved.state["own"])
+        """See `Source.put_back`."""
+        super().put_back(iterator, saved)
+        keras_iterator = self._epoch_iterator
+        if iterator is None and keras_iterator.steps_per_epoch:
+            self._begin_at(saved.drawn)
+            keras_iterator._current_iterator = iter(
+                keras_iterator._get_iterator()
+            )
+
+    def _begin_at(self, drawn: int) -> None:
+        self._has_begun = True
+        enqueuer = self._adapter.enqueuer
+        if enqueuer is None:
+            self._show(_From(self._dataset, drawn))
+        else:  # It counts by itself, and goes on where it stopped.
+            self._show(self._dataset)
+            enqueuer.indices = itertools.count(drawn)
 
 
 class _Rest:
@@ -178,3 +260,27 @@ class _Rest:
 
     def on_epoch_end(self) -> None:
         self._dataset.on_epoch_end()
+
+
+class _From:
+    """What is left of an endless `PyDataset`, as one."""
+
+    num_batches = None
+
+    def __init__(self, dataset: Any, begin: int) -> None:
+        self._dataset = dataset
+        self._begin = begin
+
+    def __getitem__(self, index: int) -> Any:
+        return self._dataset[self._begin + index]
+
+    def on_epoch_begin(self) -> None:
+        self._dataset.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self._dataset.on_epoch_end()
+
+
+def _is_overridden(kind: type, name: str) -> bool:
+    owner = next(base for base in kind.__mro__ if name in vars(base))
+    return not owner.__module__.startswith("keras.")

@@ -7,20 +7,24 @@ replay has brought it, every other one is as it was before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from colab_keras_bg.checkpoint.hashing import content_hash
 from colab_keras_bg.data.source import Saved, Source, State
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state import random_state
+from colab_keras_bg.training_state.packed import Arrays, pack
 
 __all__ = ["GeneratorReplay", "Replay"]
 
 _LINE_EVERY_BATCHES = 1000
+# Batches that may be read ahead of the training.
+_HASHES_KEPT = 2048
 
 
 class Replay(Source):
-    """Anything that gives an epoch's batches again when asked again."""
+    """Anything that gives its batches again when asked again."""
 
     guarantee = (
         "exact if the data comes in the same order again: the batches of the "
@@ -30,42 +34,66 @@ class Replay(Source):
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`."""
         super().__init__(epoch_iterator)
-        self._start = random_state.host_state()
+        self._start: Mapping[str, Any] = random_state.host_state()
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
-        """See `Source.epoch_begins`."""
-        if saved is None:
+        """See `Source.epoch_begins`; making an iterator may draw, too."""
+        if saved is not None:
+            self._go_to_start(saved)
+        elif not self._goes_on:
             self._start = random_state.host_state()
 
-    def state(self, iterator: Any) -> State:
+    def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
         return {"kind": "replay", "start": self._start}, {}
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`."""
-        if iterator is not None and saved.drawn:
-            self._replay(iterator, saved.drawn, saved)
+        keras_iterator = self._epoch_iterator
+        if not saved.drawn:
+            return
+        if iterator is None and keras_iterator.steps_per_epoch:
+            self._go_to_start(saved)
+            iterator = iter(keras_iterator._get_iterator())
+            keras_iterator._current_iterator = iterator
+        if iterator is not None:
+            self._draw_again(iterator, saved.drawn)
 
-    def _replay(
-        self, iterator: Iterator[Any], batches: int, saved: Saved
-    ) -> None:
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the iterator in use goes on in the coming epoch."""
+        keras_iterator = self._epoch_iterator
+        return (
+            keras_iterator.steps_per_epoch is not None
+            and keras_iterator._current_iterator is not None
+            and keras_iterator._steps_seen > 0
+        )
+
+    def _go_to_start(self, saved: Saved) -> None:
+        if "start" in saved.state:
+            self._start = saved.state["start"]
+            random_state.set_host_state(self._start)
+
+    def _draw_again(self, iterator: Iterator[Any], batches: int) -> None:
         say(f"drawing {batches} batches again to come to where the run was")
         before = random_state.host_state()
-        self._start = saved.state.get("start", before)
-        random_state.set_host_state(self._start)
         for number in range(1, batches + 1):
-            next(iterator)
+            try:
+                next(iterator)
+            except StopIteration:
+                say(
+                    f"the data ended after {number - 1} of the {batches} "
+                    "batches that were trained on before: it is not what it "
+                    "was, and the run is not continued exactly"
+                )
+                break
             if number % _LINE_EVERY_BATCHES == 0:
                 say(f"{number} of {batches} batches drawn again")
+        if random_state.TORCH in before:
+            return  # Keras reads nothing ahead there: all is as it was saved.
         after = random_state.host_state()
         self.draws_from = frozenset(
-            name for name in after if after[name] != self._start[name]
-        )
-        random_state.set_host_state(
-            {
-                name: after[name] if name in self.draws_from else state
-                for name, state in before.items()
-            }
+            name for name in after if after[name] != before[name]
         )
 
 
@@ -77,16 +105,62 @@ class GeneratorReplay(Replay):
         "the interruption are drawn again and dropped"
     )
 
+    def __init__(self, epoch_iterator: Any) -> None:
+        """See `Source.__init__`; from now on, batches pass through here."""
+        super().__init__(epoch_iterator)
+        self._hashes: dict[int, str] = {}
+        adapter = epoch_iterator.data_adapter
+        self._make = adapter.generator
+        adapter.generator = self._hashed  # The adapter is this one `fit`'s.
+
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """The stream began when `fit` did."""
+
+    def state(self, iterator: Any, *, drawn: int) -> State:
+        """See `Source.state`."""
+        state, arrays = super().state(iterator, drawn=drawn)
+        return {**state, "hash": self._hashes.get(drawn)}, arrays
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`."""
         if not saved.total:
             return
+        self._go_to_start(saved)
         if iterator is None:
             keras_iterator = self._epoch_iterator
             iterator = iter(keras_iterator._get_iterator())
             if keras_iterator.steps_per_epoch:
                 keras_iterator._current_iterator = iterator
-        self._replay(iterator, saved.total, saved)
+        self._draw_again(iterator, saved.total)
+        then, now = saved.state.get("hash"), self._hashes.get(saved.drawn)
+        known = saved.drawn == saved.total and then is not None
+        if known and now is not None and then != now:
+            say(
+                "the generator did not yield again what it had yielded "
+                "before: the run goes on from the same step, but not exactly. "
+                "Seed what it draws from, or pass bg.data.stream(...) an "
+                "object with get_state() and set_state(state)."
+            )
+
+    def _hashed(self) -> Iterator[Any]:
+        """The batches; a hash of all up to each is kept."""
+        self._hashes = {}
+        so_far = ""
+        for drawn, batch in enumerate(self._make(), start=1):
+            so_far = content_hash(so_far.encode() + _digest(batch).encode())
+            self._hashes[drawn] = so_far
+            self._hashes.pop(drawn - _HASHES_KEPT, None)
+            yield batch
+
+
+def _digest(batch: Any) -> str:
+    """A hash of a batch's values; of what is not an array, its form."""
+    arrays: Arrays = {}
+    parts = [repr(pack(batch, "batch", arrays))]
+    for key, array in arrays.items():
+        is_plain = array.dtype != object  # Those are addresses.
+        values = array.tobytes() if is_plain else repr(array.tolist()).encode()
+        parts.append(
+            f"{key} {array.dtype} {array.shape} {content_hash(values)}"
+        )
+    return "\n".join(parts)

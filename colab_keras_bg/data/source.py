@@ -92,11 +92,12 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def state(self, iterator: Any) -> State:
+    def state(self, iterator: Any, *, drawn: int) -> State:
         """What is needed to go on from here.
 
         Args:
             iterator: The iterator in use; None between two epochs.
+            drawn: Batches of the iterator that were consumed.
 
         Returns:
             JSON values, and arrays by key.

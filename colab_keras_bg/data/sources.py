@@ -8,13 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from colab_keras_bg.data.random_access import (
+    EndlessPyDataset,
     KnownOrder,
     NumPyOrder,
     PyDatasetOrder,
 )
 from colab_keras_bg.data.replay import GeneratorReplay, Replay
 from colab_keras_bg.data.source import Source
-from colab_keras_bg.data.tf_iterator import TFIterator
+from colab_keras_bg.data.stream import OwnState, StreamAdapter
+from colab_keras_bg.data.tf_iterator import TFDataElsewhere, TFIterator
 
 __all__ = ["source_of"]
 
@@ -31,14 +33,36 @@ def source_of(epoch_iterator: Any) -> Source:
     kind = type(adapter).__name__
     if hasattr(adapter, "start_at"):
         return KnownOrder(epoch_iterator)
-    if kind == "PyDatasetAdapter" and adapter.num_batches is not None:
+    if kind == "GrainDatasetAdapter":
+        _replace(epoch_iterator, StreamAdapter(adapter._dataset, kind=kind))
+        return OwnState(epoch_iterator)
+    if hasattr(adapter, "start_from"):
+        return OwnState(epoch_iterator)
+    if kind == "PyDatasetAdapter" and adapter.num_batches is None:
+        return EndlessPyDataset(epoch_iterator)
+    if kind == "PyDatasetAdapter":
         return PyDatasetOrder(epoch_iterator)
     if kind == "GeneratorDataAdapter":
         return GeneratorReplay(epoch_iterator)
     if kind == "ArrayDataAdapter" and keras.backend.backend() == "jax":
         return NumPyOrder(epoch_iterator)
-    if hasattr(epoch_iterator, "_distributed_dataset") and (
-        kind != "GrainDatasetAdapter"
-    ):
+    if hasattr(epoch_iterator, "_distributed_dataset"):
         return TFIterator(epoch_iterator)
+    if kind == "TFDatasetAdapter":
+        return TFDataElsewhere(epoch_iterator)
     return Replay(epoch_iterator)
+
+
+def _replace(epoch_iterator: Any, adapter: Any) -> None:
+    """Gives a `fit` another adapter of the same data, before its first batch.
+
+    Args:
+        epoch_iterator: The `EpochIterator` of the running `fit`.
+        adapter: The adapter.
+    """
+    epoch_iterator.data_adapter = adapter
+    if hasattr(epoch_iterator, "_distributed_dataset"):  # TensorFlow's.
+        strategy = epoch_iterator._distribute_strategy
+        epoch_iterator._distributed_dataset = (
+            strategy.experimental_distribute_dataset(adapter.get_tf_dataset())
+        )

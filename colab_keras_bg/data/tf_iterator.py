@@ -14,7 +14,7 @@ from colab_keras_bg.data.replay import Replay
 from colab_keras_bg.data.source import Saved, State
 from colab_keras_bg.journal.announce import say
 
-__all__ = ["ITERATOR", "START", "TFIterator"]
+__all__ = ["ITERATOR", "START", "TFDataElsewhere", "TFIterator"]
 
 ITERATOR = "data/iterator"
 START = "data/iterator_start"
@@ -47,7 +47,7 @@ class TFIterator(Replay):
             self._seen = iterator
             self._first_state = self._bytes_of(iterator)
 
-    def state(self, iterator: Any) -> State:
+    def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`.
 
         Once a shuffle has come to the end of its input, TensorFlow leaves it
@@ -59,7 +59,7 @@ class TFIterator(Replay):
         subject = iterator or ahead
         state = self._bytes_of(subject)
         if self._refused:
-            return super().state(iterator)
+            return super().state(iterator, drawn=drawn)
         start, use = self._first_state, "iterator"
         if start is not None and _shuffles(state) < _shuffles(start):
             drawn_from = subject is not None
@@ -97,7 +97,7 @@ class TFIterator(Replay):
             adapter.set_iterator_bytes(other, self._first_state)
         if use == "draw" and self._first_state is not None:
             adapter.set_iterator_bytes(subject, self._first_state)
-            self._replay(subject, saved.drawn, saved)
+            self._draw_again(subject, saved.drawn)
         if iterator is None and (state is not None or use == "draw"):
             keras_iterator._current_iterator = subject
 
@@ -107,29 +107,109 @@ class TFIterator(Replay):
         return given is not None or b"Repeat" in start
 
     def _bytes_of(self, iterator: Any) -> bytes | None:
-        from colab_keras_bg.training_state import tensorflow as adapter
-
         if iterator is None or self._refused:
             return None
-        try:
-            state = adapter.iterator_bytes(iterator)
-        except ValueError as error:
-            self._refused = True
-            say(
-                f"the state of this tf.data pipeline cannot be saved ({error});"
-                " to continue, its batches will be drawn again and dropped, "
-                "which is exact only if they come in the same order again. "
-                "bg.data.arrays(...) is exact at no cost."
-            )
-            return None
-        if len(state) > _LARGE_BYTES and not self._said_large:
+        state = _state_of(iterator)
+        self._refused = state is None
+        if state and len(state) > _LARGE_BYTES and not self._said_large:
             self._said_large = True
             say(
                 f"the state of this tf.data pipeline takes "
                 f"{len(state) >> 20} MB in each checkpoint, most of it its "
-                "shuffle buffer: shuffle indices or file names instead"
+                "shuffle buffer: shuffle numbers or file names instead, or "
+                "use bg.data.indexed(...)"
             )
         return state
+
+
+class TFDataElsewhere(Replay):
+    """A `tf.data.Dataset` on a backend other than TensorFlow.
+
+    Batches are read ahead there, so it is the state at the iterator's start
+    that is kept, and batches are drawn again from it.
+    """
+
+    guarantee = (
+        "exact, by the state of the tf.data iterator at its start, from which "
+        "the batches of the interrupted epoch are drawn again and dropped"
+    )
+
+    def __init__(self, epoch_iterator: Any) -> None:
+        """See `Source.__init__`; from now on, iterators start through here."""
+        super().__init__(epoch_iterator)
+        adapter = epoch_iterator.data_adapter
+        self._starts = _Starts(adapter._dataset)
+        adapter._dataset = self._starts  # The adapter is this one `fit`'s.
+
+    def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
+        """See `Source.epoch_begins`."""
+        super().epoch_begins(epoch, saved)
+        if saved is not None:
+            self._starts.next_start = _start_in(saved)
+
+    def state(self, iterator: Any, *, drawn: int) -> State:
+        """See `Source.state`."""
+        state, arrays = super().state(iterator, drawn=drawn)
+        if self._starts.last_start is not None:
+            start = np.frombuffer(self._starts.last_start, dtype=np.uint8)
+            arrays[START] = start
+        return {**state, "kind": "tf.data start"}, arrays
+
+    def put_back(self, iterator: Any, saved: Saved) -> None:
+        """See `Source.put_back`."""
+        if iterator is None:
+            self._starts.next_start = _start_in(saved)
+            if not saved.drawn or not self._epoch_iterator.steps_per_epoch:
+                # What a shuffle counts goes on from that start's.
+                next(iter(self._starts), None)
+        super().put_back(iterator, saved)
+
+
+class _Starts:
+    """A dataset whose iterators' states are kept as they start."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._refused = False
+        self.next_start: bytes | None = None
+        self.last_start: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def __iter__(self) -> Any:
+        from colab_keras_bg.training_state import tensorflow as adapter
+
+        iterator = iter(self._dataset)
+        start, self.next_start = self.next_start, None
+        if start is not None:
+            adapter.set_iterator_bytes(iterator, start)
+            self.last_start = start
+        elif not self._refused:
+            self.last_start = _state_of(iterator)
+            self._refused = self.last_start is None
+        return iterator
+
+
+def _start_in(saved: Saved) -> bytes | None:
+    return bytes(saved.tensors[START]) if START in saved.tensors else None
+
+
+def _state_of(iterator: Any) -> bytes | None:
+    """The state of an iterator; None, and said, if there is none to have."""
+    from colab_keras_bg.training_state import tensorflow as adapter
+
+    try:
+        return adapter.iterator_bytes(iterator)
+    except ValueError as error:
+        say(
+            f"the state of this tf.data pipeline cannot be saved ({error}); "
+            "to continue, its batches will be drawn again and dropped, "
+            "which is exact only if they come in the same order again. "
+            "bg.data.arrays(...) and bg.data.indexed(...) are exact at no "
+            "cost."
+        )
+        return None
 
 
 def _shuffles(state: bytes | None) -> int:

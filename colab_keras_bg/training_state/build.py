@@ -8,7 +8,7 @@ metrics and optimizer slots lazily; what is not there cannot be restored.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
@@ -27,17 +27,22 @@ def describe(model: Any) -> dict[str, Any]:
 
     Returns:
         `optimizers`: for each optimizer, the keys of the variables that it
-        was built for.
+        was built for. `others`: the keys of variables that are neither
+        weights nor theirs.
     """
-    keys = {
-        id(variable): key for key, variable in training_variables(model).items()
-    }
+    variables = training_variables(model)
+    keys = {id(variable): key for key, variable in variables.items()}
     return {
         "optimizers": {
             name: [keys[id(v)] for v in _built_for(optimizer) if id(v) in keys]
             for name, optimizer in optimizers(model).items()
             if optimizer.built
-        }
+        },
+        "others": [
+            key
+            for key in variables
+            if key.startswith(("metrics/", "untracked/"))
+        ],
     }
 
 
@@ -49,21 +54,17 @@ def build(model: Any, epoch_iterator: Any, state: Mapping[str, Any]) -> None:
         epoch_iterator: The `EpochIterator` of the running `fit`.
         state: The state of the checkpoint that is to be restored.
     """
-    if not _is_built(model) and keras.backend.backend() == "tensorflow":
+    built = state["build"]
+    others = built.get("others", ())
+    if keras.backend.backend() == "tensorflow" and not (
+        _is_built(model) and _has(model, others)
+    ):
         from colab_keras_bg.training_state import tensorflow as adapter
 
-        batch = adapter.symbolic_batch(epoch_iterator)
-        try:
-            model._symbolic_build(data_batch=batch)
-        except Exception as error:  # noqa: BLE001 - any user code may run
-            say(
-                "the model's metrics cannot be built before the first step "
-                f"({type(error).__name__}: {error}); this epoch's averages "
-                "begin at the present step"
-            )
+        _build_for(model, adapter.symbolic_batch(epoch_iterator), others)
     variables = training_variables(model)
     for name, optimizer in optimizers(model).items():
-        keys = state["build"]["optimizers"].get(name)
+        keys = built["optimizers"].get(name)
         if not optimizer.built and keys is not None:
             optimizer.build([variables[k] for k in keys if k in variables])
 
@@ -86,6 +87,42 @@ def versions() -> dict[str, str]:
 
         found["jax"] = jax.__version__
     return found
+
+
+def _build_for(model: Any, batch: Any, others: Collection[str]) -> None:
+    """Builds what a first step on such a batch would build."""
+    if type(model).train_step is not keras.Model.train_step:
+        # It need not call the model as a whole, nor with what `fit` is given.
+        try:
+            _trace(model, batch)
+        except Exception:  # noqa: BLE001, S110 - it may run eagerly only
+            pass
+        else:
+            return
+    try:
+        model._symbolic_build(data_batch=batch)
+        if not _has(model, others):
+            _trace(model, batch)
+    except Exception as error:  # noqa: BLE001 - any user code may run
+        say(
+            "the model's metrics cannot be built before the first step "
+            f"({type(error).__name__}: {error}); this epoch's averages "
+            "begin at the present step"
+        )
+
+
+def _trace(model: Any, batch: Any) -> None:
+    """Runs the model's `train_step` on symbols, as its first call does."""
+    import tensorflow as tf
+
+    def step(data: Any) -> Any:
+        return model.distribute_strategy.run(model.train_step, args=(data,))
+
+    tf.function(step, autograph=False).get_concrete_function(batch)
+
+
+def _has(model: Any, keys: Collection[str]) -> bool:
+    return not keys or set(keys) <= set(training_variables(model))
 
 
 def _is_built(model: Any) -> bool:

@@ -11,14 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from colab_keras_bg.journal.announce import say
+from colab_keras_bg.training_state.packed import Arrays, pack, unpack
 from colab_keras_bg.training_state.plain import plain
 
-__all__ = ["Arrays", "CallbackStates"]
-
-Arrays = dict[str, np.ndarray[Any, Any]]
+__all__ = ["CallbackStates"]
 
 # What Keras' callbacks change while they run and would begin anew.
 _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
@@ -77,9 +74,7 @@ class CallbackStates:
         for name, callback in self._callbacks.items():
             state = _state_of(callback)
             if state is not None:
-                states[name] = _without_arrays(
-                    state, f"callbacks/{name}", arrays
-                )
+                states[name] = pack(state, f"callbacks/{name}", arrays)
         return states, arrays
 
     def apply(
@@ -93,7 +88,7 @@ class CallbackStates:
         """
         for name, callback in self._callbacks.items():
             if name in states:
-                _set_state(callback, _with_arrays(states[name], arrays))
+                _set_state(callback, unpack(states[name], arrays))
 
     def _name_strangers(self) -> None:
         for name, before in list(self._at_start.items()):
@@ -184,30 +179,3 @@ def _read(logger: Any) -> str | None:
             return file.read()
     except OSError:
         return None
-
-
-def _without_arrays(value: Any, path: str, arrays: Arrays) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            str(key): _without_arrays(item, f"{path}/{key}", arrays)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [
-            _without_arrays(item, f"{path}/{index}", arrays)
-            for index, item in enumerate(value)
-        ]
-    if hasattr(value, "shape") and value.shape != ():
-        arrays[path] = np.asarray(value)
-        return {"array": path}
-    return plain(value)
-
-
-def _with_arrays(value: Any, arrays: Mapping[str, Any]) -> Any:
-    if isinstance(value, Mapping):
-        if set(value) == {"array"} and value["array"] in arrays:
-            return np.array(arrays[value["array"]])
-        return {key: _with_arrays(item, arrays) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_arrays(item, arrays) for item in value]
-    return value

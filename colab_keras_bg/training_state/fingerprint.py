@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from colab_keras_bg.training_state.variables import (
+    REPLICA,
     layers_by_path,
     optimizers,
     training_variables,
@@ -37,7 +38,7 @@ def fingerprint(model: Any) -> dict[str, Any]:
         "variables": {
             key: f"{_dtype(variable)}{list(variable.shape)}"
             for key, variable in variables.items()
-            if not key.startswith("metrics/")
+            if not key.startswith(("metrics/", "untracked/", REPLICA))
         },
         "layers": {
             path: _described(layer)

@@ -15,6 +15,7 @@ import numpy as np
 
 __all__ = [
     "GLOBAL_SEED",
+    "TORCH",
     "apply",
     "capture",
     "global_seed_generator",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 GLOBAL_SEED = "random/global_seed_generator"
+TORCH = "torch"
 
 
 def capture() -> dict[str, Any]:
@@ -70,9 +72,20 @@ def set_numpy_state(state: Mapping[str, Any] | None) -> None:
 
 
 def host_state() -> dict[str, Any]:
-    """The states of Python's and NumPy's generators, as JSON values."""
+    """The states of the generators that data may draw from, as JSON values.
+
+    Returns:
+        `python` and `numpy`; with PyTorch as the backend, `torch`.
+    """
+    import keras
+
     version, numbers, gauss = random.getstate()
-    return {"python": [version, list(numbers), gauss], "numpy": numpy_state()}
+    state = {"python": [version, list(numbers), gauss], "numpy": numpy_state()}
+    if keras.backend.backend() == "torch":
+        from colab_keras_bg.training_state import torch as adapter
+
+        state[TORCH] = adapter.random_state()
+    return state
 
 
 def set_host_state(state: Mapping[str, Any]) -> None:
@@ -82,11 +95,15 @@ def set_host_state(state: Mapping[str, Any]) -> None:
         random.setstate((version, tuple(numbers), gauss))
     if "numpy" in state:
         set_numpy_state(state["numpy"])
+    if TORCH in state:
+        from colab_keras_bg.training_state import torch as adapter
+
+        adapter.apply_random_state(state[TORCH])
 
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Puts Python's and NumPy's generators back when the block ends.
+    """Puts the generators of `host_state` back when the block ends.
 
     What looks at a model may draw from them: Keras makes seeds that way.
     """

@@ -39,6 +39,107 @@ ARRAYS = Case(
     everything,
     lambda: ((bg.data.arrays(X, Y, batch_size=BATCH, seed=3),), VALIDATION),
 )
+
+
+class Endless(Batches):
+    """The same, without an end."""
+
+    @property
+    def num_batches(self) -> None:
+        return None
+
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index * 5 % 7)
+
+
+class Changing(Batches):
+    """Draws its own order at the end of each epoch, and says where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = np.arange(7)
+        self.random = np.random.default_rng(5)
+
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(int(self.order[index]))
+
+    def on_epoch_end(self) -> None:
+        self.order = self.random.permutation(7)
+
+    def get_state(self) -> dict[str, Any]:
+        return {
+            "order": self.order,
+            "random": self.random.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.order = state["order"]
+        self.random.bit_generator.state = state["random"]
+
+
+class Stream:
+    """An endless stream that knows its position."""
+
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(8)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        chosen = self.random.integers(SAMPLES, size=BATCH)
+        return X[chosen], Y[chosen]
+
+    def get_state(self) -> dict[str, Any]:
+        return self.random.bit_generator.state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.random.bit_generator.state = state
+
+
+def grain_map_dataset() -> Any:
+    """A Grain pipeline of random access."""
+    import grain
+
+    numbers = grain.MapDataset.range(SAMPLES).seed(3).shuffle()
+    return numbers.map(lambda i: (X[i], Y[i])).batch(BATCH)
+
+
+def grain_iter_dataset() -> Any:
+    """A Grain pipeline that is read in its order, by threads."""
+    import grain
+
+    numbers = grain.MapDataset.range(SAMPLES).seed(3).shuffle().repeat()
+    samples = numbers.map(lambda i: (X[i], Y[i])).to_iter_dataset()
+    return samples.batch(BATCH)
+
+
+def grain_loader(*, represented: bool) -> Any:
+    """Grain's other interface; its states hold the source's repr()."""
+    import grain
+
+    class Pairs:
+        if represented:
+
+            def __repr__(self) -> str:
+                return "Pairs()"
+
+        def __len__(self) -> int:
+            return SAMPLES
+
+        def __getitem__(self, index: int) -> Any:
+            return X[index], Y[index]
+
+    sampler = grain.samplers.IndexSampler(
+        SAMPLES, shuffle=True, seed=3, num_epochs=1
+    )
+    return grain.DataLoader(
+        data_source=Pairs(),
+        sampler=sampler,
+        operations=[grain.transforms.Batch(BATCH)],
+    )
+
+
 CASES = {
     "bg.data.arrays": ARRAYS,
     "bg.data.arrays in turns of three": Case(
@@ -102,4 +203,41 @@ CASES = {
         everything,
         lambda: ((generator(own_seed=None),), {"steps_per_epoch": 5}),
     ),
+    "a PyDataset with processes": Case(
+        everything,
+        lambda: ((Batches(workers=2, use_multiprocessing=True),), {}),
+        protected=True,
+    ),
+    "a PyDataset without an end": Case(
+        everything, lambda: ((Endless(),), {"steps_per_epoch": 5})
+    ),
+    "a PyDataset without an end, with workers": Case(
+        everything,
+        lambda: ((Endless(workers=2),), {"steps_per_epoch": 5}),
+        protected=True,  # Without us, Keras loses the batch it looks at.
+    ),
+    "a PyDataset that changes itself": Case(
+        everything, lambda: ((Changing(),), {"shuffle": False})
+    ),
+    "bg.data.stream": Case(
+        everything,
+        lambda: ((bg.data.stream(Stream()),), {"steps_per_epoch": 5}),
+    ),
+    "Grain, MapDataset": Case(unbuilt, lambda: ((grain_map_dataset(),), {})),
+    "Grain, IterDataset": Case(
+        everything, lambda: ((grain_iter_dataset(),), {"steps_per_epoch": 5})
+    ),
+    "Grain, DataLoader": Case(
+        unbuilt, lambda: ((grain_loader(represented=True),), {})
+    ),
+    "Grain, DataLoader of a source without repr": Case(
+        unbuilt, lambda: ((grain_loader(represented=False),), {})
+    ),
 }
+
+if keras.backend.backend() == "torch":  # Keras does neither there.
+    CASES = {
+        name: case
+        for name, case in CASES.items()
+        if "turns" not in name and "XLA" not in name
+    }

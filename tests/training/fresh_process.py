@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import json
 import os
@@ -271,6 +272,8 @@ def _serve() -> None:
     import cases  # noqa: F401 - imports Keras and all that cases need
     import harness  # noqa: F401
 
+    if importlib.util.find_spec("tensorflow") is not None:
+        import tensorflow  # noqa: F401 - tf.data on another backend
     answers = os.fdopen(os.dup(1), "w")
     print(_READY, file=answers, flush=True)
     for request in _requests():

@@ -1,0 +1,66 @@
+"""Nested values of users' and libraries' states, as JSON values and arrays.
+
+Invariant: `unpack(pack(value))` has the same numbers, arrays and bytes; lists
+stand for tuples. Nothing in a packed value is executed to read it.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from colab_keras_bg.training_state.plain import plain
+
+__all__ = ["Arrays", "pack", "unpack"]
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def pack(value: Any, path: str, arrays: Arrays) -> Any:
+    """Takes the arrays out of a nested value.
+
+    Args:
+        value: Numbers, text, bytes, arrays, and containers of them.
+        path: What the arrays' keys begin with.
+        arrays: Is given the arrays, by key.
+
+    Returns:
+        JSON values, with the arrays' keys in their places.
+    """
+    if isinstance(value, Mapping):
+        return {
+            str(key): pack(item, f"{path}/{key}", arrays)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [
+            pack(item, f"{path}/{index}", arrays)
+            for index, item in enumerate(value)
+        ]
+    if isinstance(value, (bytes, bytearray)):
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    if hasattr(value, "shape") and value.shape != ():
+        arrays[path] = np.asarray(value)
+        return {"array": path}
+    return plain(value)
+
+
+def unpack(value: Any, arrays: Mapping[str, Any]) -> Any:
+    """Puts the arrays back.
+
+    Args:
+        value: What `pack` returned.
+        arrays: Likewise; more in it does no harm.
+    """
+    if isinstance(value, Mapping):
+        if set(value) == {"array"} and value["array"] in arrays:
+            return np.array(arrays[value["array"]])
+        if set(value) == {"base64"} and isinstance(value["base64"], str):
+            return base64.b64decode(value["base64"])
+        return {key: unpack(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [unpack(item, arrays) for item in value]
+    return value
