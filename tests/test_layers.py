@@ -66,6 +66,7 @@ DOORS = {
         "training_state/",
     ],
     "tensorflow": ["training_state/tensorflow.py"],
+    "torch": ["training_state/torch.py"],
     "xxhash": ["checkpoint/hashing.py"],
 }
 
@@ -77,7 +78,9 @@ PAST_A_DOOR = {
     ("data/in_memory.py", "tensorflow"): (
         "Keras asks a data adapter for a tf.data.Dataset of its own making"
     ),
-    ("data/in_memory.py", "torch"): (
+    ("data/indexed.py", "tensorflow"): "the same",
+    ("data/ordered.py", "tensorflow"): "the same",
+    ("data/ordered.py", "torch"): (
         "and, on that backend, for a torch DataLoader"
     ),
     ("run.py", "keras"): "a name in an annotation, for type checkers only",

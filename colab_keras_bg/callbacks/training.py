@@ -257,9 +257,10 @@ class Training:
                 if index == 0 and saved is not None:
                     self._source.put_back(turn[-1], saved)
                 continue
-            turn = self._loop.begun(turn)
-            if turn is None:
+            begun = self._loop.begun(turn)
+            if begun is None:
                 return
+            turn = begun
             if index == skip and found is not None:
                 if skip:
                     # The loop has counted the coming turn, and those before

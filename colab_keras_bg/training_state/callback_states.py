@@ -32,6 +32,12 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
         "_batches_seen_since_last_saving",
         "_last_batch_seen",
     ),
+    "OrbaxCheckpoint": (
+        "best",
+        "_batches_seen_since_last_saving",
+        "_last_batch_seen",
+        "_total_batches_seen",
+    ),
     "SwapEMAWeights": ("_ema_weights_in_model",),
     "TensorBoard": ("_global_train_batch", "_global_test_batch"),
     "CSVLogger": ("keys",),
@@ -42,6 +48,28 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "BackupAndRestore": (),
     "History": (),
     "ProgbarLogger": (),
+}
+# What Keras' own set anew themselves: no state, in a subclass either.
+_PASSING: Mapping[str, tuple[str, ...]] = {
+    "ModelCheckpoint": ("_current_epoch",),
+    "TensorBoard": (
+        "_batch_start_time",
+        "_epoch_start_time",
+        "_is_tracing",
+        "_prev_summary_state",
+        "_previous_epoch_iterations",
+        "_profiler_started",
+        "_should_write_train_graph",
+        "_train_accumulated_time",
+        "_writers",
+    ),
+    "BackupAndRestore": (
+        "_batches_seen_since_last_saving",
+        "_current_epoch",
+        "_last_batch_seen",
+    ),
+    "ProgbarLogger": ("seen", "target"),
+    "History": ("epoch", "history"),
 }
 _BASE = frozenset({"_model", "params", "model", "validation_data"})
 
@@ -132,7 +160,13 @@ def _is_stranger(callback: Any) -> bool:
 
 
 def _simple_attributes(callback: Any) -> dict[str, Any]:
-    known = set(_attributes_of(callback) or ()) | _BASE
+    passing = {
+        name
+        for base in type(callback).__mro__
+        if base.__module__.startswith("keras.src.callbacks")
+        for name in _PASSING.get(base.__name__, ())
+    }
+    known = set(_attributes_of(callback) or ()) | _BASE | passing
     return {
         key: plain(value)
         for key, value in vars(callback).items()

@@ -219,6 +219,31 @@ CASES = {
     "a PyDataset that changes itself": Case(
         everything, lambda: ((Changing(),), {"shuffle": False})
     ),
+    "bg.data.indexed": Case(
+        everything,
+        lambda: (
+            (
+                bg.data.indexed(
+                    lambda indices: (X[indices], Y[indices]),
+                    samples=SAMPLES,
+                    batch_size=BATCH,
+                    seed=3,
+                ),
+            ),
+            VALIDATION,
+        ),
+    ),
+    "bg.data.indexed, samples in turns of three": Case(
+        lambda: everything(steps_per_execution=3),
+        lambda: (
+            (
+                bg.data.indexed(
+                    list(zip(X, Y, strict=True)), batch_size=BATCH, seed=3
+                ),
+            ),
+            {},
+        ),
+    ),
     "bg.data.stream": Case(
         everything,
         lambda: ((bg.data.stream(Stream()),), {"steps_per_epoch": 5}),

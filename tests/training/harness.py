@@ -210,7 +210,7 @@ def end_of(model: Any, history: Any, seen: list[tuple[int, int]]) -> End:
         variables={
             key: hashlib.sha256(
                 np.ascontiguousarray(
-                    keras.ops.convert_to_numpy(variable.value)
+                    keras.ops.convert_to_numpy(_value_of(variable))
                 ).tobytes()
             ).hexdigest()[:16]
             for key, variable in training_variables(model).items()
@@ -227,6 +227,12 @@ def end_of(model: Any, history: Any, seen: list[tuple[int, int]]) -> End:
         },
         batches=seen,
     )
+
+
+def _value_of(variable: Any) -> Any:
+    """A variable of a strategy's is one value here."""
+    read = getattr(variable.value, "read_value", None)
+    return variable.value if read is None else read()
 
 
 def assert_exact(
