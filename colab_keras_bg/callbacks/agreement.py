@@ -20,12 +20,17 @@ from colab_keras_bg.training_state.fingerprint import (
     optimizer_fingerprint,
 )
 from colab_keras_bg.training_state.position import Position
+from colab_keras_bg.training_state.surroundings import differing, surroundings
 
 __all__ = ["Agreement"]
 
 
 class Agreement:
-    """Compares model, optimizer and data with those of a checkpoint."""
+    """Compares model, optimizer and data with those of a checkpoint.
+
+    Attributes:
+        surroundings: The versions and devices that are there now.
+    """
 
     def __init__(self, model: Any, source: Source) -> None:
         """Looks at the optimizer before a callback or a step changes it.
@@ -38,6 +43,7 @@ class Agreement:
         self._source = source
         with random_state.undisturbed():
             self._optimizers = optimizer_fingerprint(model)
+            self.surroundings = surroundings()
         self._fingerprint: dict[str, Any] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -64,9 +70,16 @@ class Agreement:
             FingerprintMismatchError: If the model or the optimizer differs.
         """
         then, now = found.state["fingerprint"], self.fingerprint()
-        differing = differences(then["model"], now["model"])
-        if differing:
-            raise FingerprintMismatchError(where, differences=differing)
+        others = differences(then["model"], now["model"])
+        if others:
+            raise FingerprintMismatchError(where, differences=others)
+        elsewhere = differing(found.state["versions"], self.surroundings)
+        if elsewhere:
+            say(
+                f"what this run is trained on has changed "
+                f"({'; '.join(elsewhere)}): it goes on from the same step, "
+                "but its last bits may differ. Use the same to be exact."
+            )
         for changed in differences(
             {"layers": then["data"]}, {"layers": now["data"]}
         ):

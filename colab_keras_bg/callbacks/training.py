@@ -23,22 +23,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from colab_keras_bg.callbacks.agreement import Agreement
+from colab_keras_bg.callbacks.contents import Contents
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run import Run
-from colab_keras_bg.tensor import LazyTensor
-from colab_keras_bg.training_state import (
-    build,
-    random_state,
-    snapshot,
-)
+from colab_keras_bg.training_state import build, random_state
 from colab_keras_bg.training_state.callback_states import CallbackStates
 from colab_keras_bg.training_state.plain import plain
 from colab_keras_bg.training_state.position import Position
-from colab_keras_bg.training_state.variables import training_variables
+from colab_keras_bg.training_state.surroundings import unsteady
+from colab_keras_bg.training_state.train_step import not_exact
 
 __all__ = ["Training"]
 
@@ -69,7 +66,8 @@ class Training:
         self._agreement = Agreement(model, self._source)
         self._resume: Checkpoint | None = None
         self._position = self._new_position(step=0)
-        self._callbacks = CallbackStates(())
+        self._contents = Contents(model, loop, self._source, self._agreement)
+        self._has_looked = False
         self._open_turn = 0
         self._is_past = False
 
@@ -85,7 +83,7 @@ class Training:
                 verifies.
         """
         self._loop.take_logs_back()  # An earlier `fit` may have been cut off.
-        self._callbacks = CallbackStates(self._loop.other_callbacks)
+        self._contents.callbacks = CallbackStates(self._loop.other_callbacks)
         found = self._checkpoint()
         if found is None:
             self._run.go_on_from(self._position.step, epoch=0)
@@ -99,8 +97,9 @@ class Training:
         self._model._initial_epoch = None  # Keras reads and never clears it.
         resumed = self._resumed_in(epoch)
         saved = None
-        if resumed is not None and resumed.turns:
-            self._assign()
+        self._contents.look_again()
+        if self._resume is not None and resumed is not None and resumed.turns:
+            self._contents.assign(self._resume)
             self._apply_callback_states()
             saved = self._saved()
         else:
@@ -115,6 +114,7 @@ class Training:
         if self._open_turn and stopping:
             self._count(self._open_turn)  # The loop was left by `break`.
         self._open_turn = 0
+        self._say_what_is_not_exact()
         self._run.report(plain(logs or {}), epoch=epoch)
         last = stopping or epoch + 1 >= self._epochs
         self._position = self._at(
@@ -134,12 +134,12 @@ class Training:
         self._model._initial_epoch = None
         final = self._resume
         if final is not None and self._position.finished:
-            self._assign()  # Keras and callbacks have ended it once more.
+            self._contents.assign(final)  # Keras has ended it once more.
         else:
             self._position = self._at(
                 epoch=self._position.epoch, batch=0, turns=0, finished=True
             )
-            tensors, state = self._snapshot(None)
+            tensors, state = self._contents.take(self._position, iterator=None)
             saved = self._run.saves.save_final(
                 self._position.step, tensors, state
             )
@@ -187,7 +187,7 @@ class Training:
             self._position = self._at(
                 epoch=position.epoch, batch=position.batch, turns=turns
             )
-        self._assign()
+        self._contents.assign(found)
         self._run.go_on_from(
             position.step,
             epoch=position.epoch - position.finished,
@@ -219,13 +219,9 @@ class Training:
             f"{position.epoch + 1} of {self._epochs}, batch {position.batch})"
         )
 
-    def _assign(self) -> None:
-        if self._resume is not None:
-            snapshot.assign(self._variables(), self._resume.tensors)
-
     def _apply_callback_states(self) -> None:
         if self._resume is not None:
-            self._callbacks.apply(
+            self._contents.callbacks.apply(
                 self._resume.state["callbacks"], self._resume.tensors
             )
 
@@ -282,6 +278,16 @@ class Training:
             )
             yield turn
             self._count(self._open_turn)
+            self._say_what_is_not_exact()
+
+    def _say_what_is_not_exact(self) -> None:
+        """After the first step of an attempt, which has shown it."""
+        if self._has_looked:
+            return
+        self._has_looked = True
+        for reason in (unsteady(), *not_exact(self._model)):
+            if reason is not None:
+                say(f"not exact after an interruption: {reason}")
 
     def _saved(self, found: Checkpoint | None = None) -> Saved:
         """What the checkpoint that we go on from tells the data."""
@@ -311,60 +317,10 @@ class Training:
     # Saving.
 
     def _save(self, *, iterator: Any, steps_ahead: bool = False) -> None:
-        tensors, state = self._snapshot(iterator, steps_ahead=steps_ahead)
+        tensors, state = self._contents.take(
+            self._position, iterator=iterator, steps_ahead=steps_ahead
+        )
         self._run.saves.save(self._position.step, tensors, state)
-
-    def _snapshot(
-        self, iterator: Any, *, steps_ahead: bool = False
-    ) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
-        drawn = self._steps_seen(steps_ahead=steps_ahead)
-        data, data_arrays = self._source.state(iterator, drawn=drawn)
-        callbacks, callback_arrays = self._callbacks.capture()
-        tensors = snapshot.take(self._variables(), model=self._model)
-        for key, array in {**data_arrays, **callback_arrays}.items():
-            tensors[key] = LazyTensor.of(array)
-        state = self._state(data, steps_ahead=steps_ahead)
-        return tensors, {**state, "callbacks": callbacks}
-
-    def _variables(self) -> dict[str, Any]:
-        restoring = self._resume.tensors if self._resume else ()
-        make = random_state.GLOBAL_SEED in restoring
-        return {
-            **training_variables(self._model),
-            **random_state.global_seed_generator(make=make),
-        }
-
-    def _state(
-        self, data: Mapping[str, Any], *, steps_ahead: bool = False
-    ) -> dict[str, Any]:
-        history = self._loop.history
-        keras_iterator = self._loop.epoch_iterator
-        logs = None
-        if steps_ahead and not self._loop.length_is_sure:
-            logs = plain(self._loop.last_logs())
-        return {
-            "position": self._position.to_json(),
-            "loop": {
-                "steps_seen": self._steps_seen(steps_ahead=steps_ahead),
-                "num_batches": keras_iterator._num_batches,
-                "logs": logs,
-            },
-            "data": dict(data),
-            "history": {
-                "epoch": plain(history.epoch if history else []),
-                "values": plain(history.history if history else {}),
-            },
-            "random": random_state.capture(),
-            "build": build.describe(self._model),
-            "fingerprint": self._agreement.fingerprint(),
-            "versions": build.versions(),
-        }
-
-    def _steps_seen(self, *, steps_ahead: bool) -> int:
-        """Batches of the iterator in use that were consumed."""
-        # Between two turns Keras has counted the coming one already.
-        ahead = self._model.steps_per_execution if steps_ahead else 0
-        return int(self._loop.epoch_iterator._steps_seen) - int(ahead)
 
     def _new_position(self, *, step: int) -> Position:
         return Position(

@@ -7,7 +7,6 @@ metrics and optimizer slots lazily; what is not there cannot be restored.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,18 +18,21 @@ from colab_keras_bg.training_state.variables import (
     training_variables,
 )
 
-__all__ = ["build", "describe", "versions"]
+__all__ = ["build", "describe"]
 
 
-def describe(model: Any) -> dict[str, Any]:
+def describe(model: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
     """What `build` needs, as JSON values.
+
+    Args:
+        model: A built model.
+        variables: Its `training_variables`.
 
     Returns:
         `optimizers`: for each optimizer, the keys of the variables that it
         was built for. `others`: the keys of variables that are neither
         weights nor theirs.
     """
-    variables = training_variables(model)
     keys = {id(variable): key for key, variable in variables.items()}
     return {
         "optimizers": {
@@ -69,32 +71,14 @@ def build(model: Any, epoch_iterator: Any, state: Mapping[str, Any]) -> None:
             optimizer.build([variables[k] for k in keys if k in variables])
 
 
-def versions() -> dict[str, str]:
-    """What an exact continuation may depend on."""
-    backend = keras.backend.backend()
-    found = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "keras": keras.__version__,
-        "backend": backend,
-    }
-    if backend == "tensorflow":
-        import tensorflow
-
-        found["tensorflow"] = tensorflow.__version__
-    elif backend == "jax":
-        import jax
-
-        found["jax"] = jax.__version__
-    return found
-
-
 def _build_for(model: Any, batch: Any, others: Collection[str]) -> None:
     """Builds what a first step on such a batch would build."""
+    from colab_keras_bg.training_state import tensorflow as adapter
+
     if type(model).train_step is not keras.Model.train_step:
         # It need not call the model as a whole, nor with what `fit` is given.
         try:
-            _trace(model, batch)
+            adapter.trace(model, batch)
         except Exception:  # noqa: BLE001, S110 - it may run eagerly only
             pass
         else:
@@ -102,23 +86,13 @@ def _build_for(model: Any, batch: Any, others: Collection[str]) -> None:
     try:
         model._symbolic_build(data_batch=batch)
         if not _has(model, others):
-            _trace(model, batch)
+            adapter.trace(model, batch)
     except Exception as error:  # noqa: BLE001 - any user code may run
         say(
             "the model's metrics cannot be built before the first step "
             f"({type(error).__name__}: {error}); this epoch's averages "
             "begin at the present step"
         )
-
-
-def _trace(model: Any, batch: Any) -> None:
-    """Runs the model's `train_step` on symbols, as its first call does."""
-    import tensorflow as tf
-
-    def step(data: Any) -> Any:
-        return model.distribute_strategy.run(model.train_step, args=(data,))
-
-    tf.function(step, autograph=False).get_concrete_function(batch)
 
 
 def _has(model: Any, keys: Collection[str]) -> bool:

@@ -7,12 +7,22 @@ training step donates its arguments, which deletes them.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["read", "value_of"]
+__all__ = [
+    "accelerators",
+    "enable_determinism",
+    "is_deterministic",
+    "read",
+    "value_of",
+    "version",
+]
+
+_FLAG = "--xla_gpu_deterministic_ops=true"
 
 
 def read(variables: Mapping[str, Any], *, model: Any) -> dict[str, Any]:
@@ -69,3 +79,32 @@ def _copy() -> Callable[[Any], Any]:
 
     compiled: Callable[[Any], Any] = jax.jit(copy)
     return compiled
+
+
+def accelerators() -> list[str]:
+    """The kinds of accelerators that are used, one entry each."""
+    import jax
+
+    return [d.device_kind for d in jax.devices() if d.platform != "cpu"]
+
+
+def is_deterministic() -> bool:
+    """Whether XLA was told to be, on GPUs; TPUs are."""
+    import jax
+
+    on_gpu = any(device.platform == "gpu" for device in jax.devices())
+    return not on_gpu or _FLAG in os.environ.get("XLA_FLAGS", "")
+
+
+def enable_determinism() -> None:
+    """Tells XLA, which looks before its first computation."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if _FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}".strip()
+
+
+def version() -> str:
+    """JAX's version."""
+    import jax
+
+    return str(jax.__version__)

@@ -13,13 +13,20 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "accelerators",
     "apply_random_state",
+    "enable_determinism",
+    "graph_refusal",
+    "is_deterministic",
     "iterator_bytes",
     "random_state",
     "read",
     "set_iterator_bytes",
     "symbolic_batch",
+    "trace",
+    "traced",
     "value_of",
+    "version",
 ]
 
 
@@ -87,9 +94,7 @@ def iterator_bytes(iterator: Any) -> bytes:
         )
         return bytes(tf.io.serialize_tensor(state).numpy())
     except tf.errors.OpError as error:
-        # "{{function_node ...}} RandomShuffle is stateful. [Op:...] name: "
-        reason = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
-        raise ValueError(reason.rstrip(".")) from error
+        raise ValueError(_reason(error)) from error
 
 
 def set_iterator_bytes(iterator: Any, state: bytes) -> None:
@@ -135,3 +140,98 @@ def symbolic_batch(epoch_iterator: Any) -> Any:
     """What a batch looks like, without drawing one."""
     dataset = epoch_iterator._distributed_dataset
     return dataset.element_spec
+
+
+def graph_refusal(dataset: Any) -> str | None:
+    """Why the state of a dataset's iterators cannot be saved; None if it can.
+
+    Draws nothing and makes no iterator.
+    """
+    import tensorflow as tf
+
+    policy = tf.data.experimental.ExternalStatePolicy.FAIL
+    try:
+        tf.raw_ops.DatasetToGraphV2(
+            input_dataset=dataset._variant_tensor,
+            external_state_policy=policy.value,
+        )
+    except tf.errors.OpError as error:
+        return _reason(error)
+    except AttributeError:
+        return f"a {type(dataset).__name__} has no state to read"
+    return None
+
+
+def trace(model: Any, batch: Any) -> Any:
+    """Runs the model's `train_step` on symbols, as its first call does.
+
+    Args:
+        model: A compiled model.
+        batch: What a batch looks like, as specifications.
+
+    Returns:
+        The graph.
+    """
+    import tensorflow as tf
+
+    def step(data: Any) -> Any:
+        return model.distribute_strategy.run(model.train_step, args=(data,))
+
+    function = tf.function(step, autograph=False)
+    return function.get_concrete_function(batch).graph
+
+
+def traced(model: Any) -> list[Any]:
+    """The graphs of the train function, as far as it was called.
+
+    Empty where it runs eagerly, or is of the user's own making.
+    """
+    function = getattr(model, "train_function", None)
+    cells = getattr(function, "__closure__", None) or ()
+    held = [function, *(cell.cell_contents for cell in cells)]
+    return [
+        concrete.graph
+        for item in held
+        if hasattr(item, "_list_all_concrete_functions")
+        for concrete in item._list_all_concrete_functions()
+    ]
+
+
+def accelerators() -> list[str]:
+    """The kinds of accelerators that are used, one entry each."""
+    import tensorflow as tf
+
+    return [
+        tf.config.experimental.get_device_details(device).get(
+            "device_name", device.device_type
+        )
+        for device in tf.config.list_physical_devices()
+        if device.device_type != "CPU"
+    ]
+
+
+def is_deterministic() -> bool:
+    """Whether `enable_op_determinism` was called."""
+    from tensorflow.python.framework import config
+
+    return bool(config.is_op_determinism_enabled())
+
+
+def enable_determinism() -> None:
+    """Makes every operation give the same bits each time, or raise."""
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
+
+
+def version() -> str:
+    """TensorFlow's version."""
+    import tensorflow as tf
+
+    return str(tf.__version__)
+
+
+def _reason(error: Any) -> str:
+    # "{{function_node ...}} RandomShuffle is stateful. [Op:...] name: "
+    said: str = error.message.rpartition("}} ")[2].partition(" [Op:")[0]
+    return said.rstrip(".")

@@ -1,4 +1,4 @@
-"""PyTorch: its random state.
+"""PyTorch: its random state, its devices, its determinism.
 
 Invariant: reading the state draws nothing from it.
 """
@@ -6,11 +6,19 @@ Invariant: reading the state draws nothing from it.
 from __future__ import annotations
 
 import base64
+import os
 from typing import Any
 
 import numpy as np
 
-__all__ = ["apply_random_state", "random_state"]
+__all__ = [
+    "accelerators",
+    "apply_random_state",
+    "enable_determinism",
+    "is_deterministic",
+    "random_state",
+    "version",
+]
 
 
 def random_state() -> dict[str, Any]:
@@ -32,6 +40,36 @@ def apply_random_state(state: dict[str, Any]) -> None:
         devices = range(torch.cuda.device_count())
         for device, text in zip(devices, state["cuda"], strict=False):
             torch.cuda.set_rng_state(_from_text(text), device)
+
+
+def accelerators() -> list[str]:
+    """The kinds of accelerators that are used, one entry each."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return [torch.cuda.get_device_name(index) for index in range(count)]
+
+
+def is_deterministic() -> bool:
+    """Whether `use_deterministic_algorithms` was called."""
+    import torch
+
+    return bool(torch.are_deterministic_algorithms_enabled())
+
+
+def enable_determinism() -> None:
+    """Makes every operation give the same bits each time, or raise."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def version() -> str:
+    """PyTorch's version."""
+    import torch
+
+    return str(torch.__version__)
 
 
 def _to_text(state: Any) -> str:

@@ -1,0 +1,114 @@
+"""What a checkpoint of a `fit` holds, between two of its steps.
+
+Invariant: everything that the rest of the training depends on is in what
+`take` returns; `assign` puts the variables among it back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colab_keras_bg.callbacks.agreement import Agreement
+from colab_keras_bg.callbacks.fit_loop import FitLoop
+from colab_keras_bg.checkpoint.store import Checkpoint
+from colab_keras_bg.data.source import Source
+from colab_keras_bg.tensor import LazyTensor
+from colab_keras_bg.training_state import build, random_state, snapshot
+from colab_keras_bg.training_state.callback_states import CallbackStates
+from colab_keras_bg.training_state.plain import plain
+from colab_keras_bg.training_state.position import Position
+from colab_keras_bg.training_state.variables import training_variables
+
+__all__ = ["Contents"]
+
+
+class Contents:
+    """Takes snapshots of one `fit`, and puts one back.
+
+    Attributes:
+        callbacks: The other callbacks' states.
+    """
+
+    def __init__(
+        self, model: Any, loop: FitLoop, source: Source, agreement: Agreement
+    ) -> None:
+        """Takes what a `fit` consists of."""
+        self._model, self._loop = model, loop
+        self._source, self._agreement = source, agreement
+        self.callbacks = CallbackStates(())
+        # Finding all variables of a large model takes milliseconds.
+        self._found: dict[str, Any] | None = None
+        self._described: dict[str, Any] | None = None
+
+    def look_again(self) -> None:
+        """Finds the variables anew: a step or a callback may have made some."""
+        self._found = self._described = None
+
+    def take(
+        self, position: Position, *, iterator: Any, steps_ahead: bool = False
+    ) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
+        """A snapshot.
+
+        Args:
+            position: Where the training stands.
+            iterator: The data's iterator in use; None between two epochs.
+            steps_ahead: Whether Keras has counted the coming turn already.
+
+        Returns:
+            The tensors by key, and the rest as JSON values.
+        """
+        seen = self._steps_seen(steps_ahead=steps_ahead)
+        data, data_arrays = self._source.state(iterator, drawn=seen)
+        callbacks, callback_arrays = self.callbacks.capture()
+        if self._found is None or self._described is None:
+            self._found = training_variables(self._model)
+            self._described = build.describe(self._model, self._found)
+        tensors = snapshot.take(
+            {**self._found, **random_state.global_seed_generator()},
+            model=self._model,
+        )
+        for key, array in {**data_arrays, **callback_arrays}.items():
+            tensors[key] = LazyTensor.of(array)
+        history = self._loop.history
+        logs = None
+        if steps_ahead and not self._loop.length_is_sure:
+            logs = plain(self._loop.last_logs())
+        return tensors, {
+            "position": position.to_json(),
+            "loop": {
+                "steps_seen": seen,
+                "num_batches": self._loop.epoch_iterator._num_batches,
+                "logs": logs,
+            },
+            "data": data,
+            "history": {
+                "epoch": plain(history.epoch if history else []),
+                "values": plain(history.history if history else {}),
+            },
+            "random": random_state.capture(),
+            "build": self._described,
+            "fingerprint": self._agreement.fingerprint(),
+            "versions": self._agreement.surroundings,
+            "callbacks": callbacks,
+        }
+
+    def assign(self, found: Checkpoint) -> None:
+        """Puts the variables of a checkpoint back.
+
+        Args:
+            found: The checkpoint.
+        """
+        make = random_state.GLOBAL_SEED in found.tensors
+        snapshot.assign(
+            {
+                **training_variables(self._model),
+                **random_state.global_seed_generator(make=make),
+            },
+            found.tensors,
+        )
+
+    def _steps_seen(self, *, steps_ahead: bool) -> int:
+        """Batches of the iterator in use that were consumed."""
+        # Between two turns Keras has counted the coming one already.
+        ahead = self._model.steps_per_execution if steps_ahead else 0
+        return int(self._loop.epoch_iterator._steps_seen) - int(ahead)
