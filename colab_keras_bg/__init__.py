@@ -19,6 +19,7 @@ from colab_keras_bg._version import __version__
 if TYPE_CHECKING:
     from colab_keras_bg import data, errors
     from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
+    from colab_keras_bg.callbacks.explain import explain
     from colab_keras_bg.callbacks.unattended import unattended
     from colab_keras_bg.run import Run, current_run
 
@@ -29,6 +30,7 @@ __all__ = [
     "current_run",
     "data",
     "errors",
+    "explain",
     "unattended",
 ]
 
@@ -36,6 +38,7 @@ _HOMES = {
     "BackupAndRestore": "colab_keras_bg.callbacks.backup_and_restore",
     "Run": "colab_keras_bg.run",
     "current_run": "colab_keras_bg.run",
+    "explain": "colab_keras_bg.callbacks.explain",
     "unattended": "colab_keras_bg.callbacks.unattended",
 }
 _ROOMS = ("data", "errors")

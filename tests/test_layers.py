@@ -84,10 +84,9 @@ PAST_A_DOOR = {
         "and, on that backend, for a torch DataLoader"
     ),
     ("run.py", "keras"): "a name in an annotation, for type checkers only",
-    ("training_state/build.py", "tensorflow"): (
-        "its version is one of those that an exact continuation depends on"
+    ("training_state/untracked.py", "tensorflow"): (
+        "a model's own objects are looked through for TensorFlow's variables"
     ),
-    ("training_state/build.py", "jax"): "its version, likewise",
 }
 
 HEAVY = ["IPython", "jax", "keras", "pandas", "tensorflow", "torch"]
@@ -101,6 +100,7 @@ PUBLIC = [
     "current_run",
     "data",
     "errors",
+    "explain",
     "unattended",
 ]
 

@@ -40,10 +40,10 @@ class Agreement:
             source: Its data.
         """
         self._model = model
-        self._source = source
         with random_state.undisturbed():
             self._optimizers = optimizer_fingerprint(model)
             self.surroundings = surroundings()
+            self._data = source.describe()
         self._fingerprint: dict[str, Any] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Agreement:
                         **fingerprint(self._model),
                         "optimizers": self._optimizers,
                     },
-                    "data": self._source.describe(),
+                    "data": self._data,
                 }
         return self._fingerprint
 

@@ -13,6 +13,7 @@ seen the finished step and the data has not moved: the place to save.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["FitLoop", "Turns"]
+__all__ = ["FitLoop", "Turns", "epoch_iterator_of"]
 
 Turns = Iterator[tuple[Any, ...]]
 
@@ -187,3 +188,20 @@ class FitLoop:
         if known is None or per_epoch is not None:
             return most
         return max(1, min(most, int(known) - int(turn[0])))
+
+
+def epoch_iterator_of(model: Any, **arguments: Any) -> Any:
+    """The epoch iterator that `fit` would make of its arguments.
+
+    Args:
+        model: A compiled model.
+        **arguments: Of `fit`, those that say what the data is.
+    """
+    backend = keras.backend.backend()
+    trainer = importlib.import_module(f"keras.src.backend.{backend}.trainer")
+    arguments["steps_per_execution"] = model.steps_per_execution
+    if backend == "tensorflow":
+        arguments["distribute_strategy"] = model.distribute_strategy
+        return trainer.TFEpochIterator(**arguments)
+    name = {"jax": "JAXEpochIterator", "torch": "TorchEpochIterator"}[backend]
+    return getattr(trainer, name)(**arguments)

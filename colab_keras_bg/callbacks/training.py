@@ -285,6 +285,7 @@ class Training:
         if self._has_looked:
             return
         self._has_looked = True
+        self._agreement.fingerprint()  # Not in the middle of a save.
         for reason in (unsteady(), *not_exact(self._model)):
             if reason is not None:
                 say(f"not exact after an interruption: {reason}")

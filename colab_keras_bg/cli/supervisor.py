@@ -53,6 +53,7 @@ class Supervisor:
         *,
         command: Sequence[str],
         settings: Mapping[str, Any],
+        deterministic: bool = False,
     ) -> None:
         """Takes what is to be run.
 
@@ -61,11 +62,13 @@ class Supervisor:
             program: What to run.
             command: What was asked for, for the record.
             settings: What the trainer makes its `Run` with.
+            deterministic: Whether the backend is to be deterministic.
         """
         self._directory = directory
         self._program = program
         self._command = list(command)
         self._settings = dict(settings)
+        self._deterministic = deterministic
         self._child: subprocess.Popen[bytes] | None = None
         self._pending: list[int] = []
 
@@ -120,6 +123,7 @@ class Supervisor:
             "lock_handle": self._directory.lock_handle,
             "program": self._program.to_json(),
             "settings": self._settings,
+            "deterministic": self._deterministic,
         }
         environment = {**os.environ, ENVIRONMENT: json.dumps(handover)}
         if self._program.kind == "built-in":

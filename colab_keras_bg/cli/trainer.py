@@ -52,7 +52,9 @@ def main() -> int:
     status = exit_status.FAILED
     try:
         _choose_backend()
-        status = _run_program(program, seed=run.seed)
+        status = _run_program(
+            program, seed=run.seed, deterministic=handover["deterministic"]
+        )
         if status == exit_status.DONE and run.saves.problem is not None:
             status = exit_status.FAILED  # Its result would be lost.
         if status == exit_status.DONE:
@@ -62,8 +64,14 @@ def main() -> int:
     return status
 
 
-def _run_program(program: Program, *, seed: int | None) -> int:
+def _run_program(
+    program: Program, *, seed: int | None, deterministic: bool
+) -> int:
     try:
+        if program.kind == "built-in":
+            _start_backend()
+        if deterministic:
+            _enable_determinism()
         if seed is not None and program.kind != "built-in":
             _set_seed(seed)
         _execute(program)
@@ -90,6 +98,18 @@ def _run_program(program: Program, *, seed: int | None) -> int:
     return exit_status.DONE
 
 
+def _start_backend() -> None:
+    from colab_keras_bg.digits.quiet import start_backend
+
+    start_backend()
+
+
+def _enable_determinism() -> None:
+    from colab_keras_bg.training_state.surroundings import enable_determinism
+
+    enable_determinism()
+
+
 def _set_seed(seed: int) -> None:
     import keras
 
@@ -102,9 +122,6 @@ def _execute(program: Program) -> None:
     elif program.kind == "module":
         run_module(program.name, program.arguments)
     else:
-        from colab_keras_bg.digits.quiet import start_backend
-
-        start_backend()
         from colab_keras_bg.digits.program import main as digits
 
         digits(program.arguments)

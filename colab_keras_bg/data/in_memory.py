@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from colab_keras_bg.checkpoint.hashing import content_hash
+from colab_keras_bg.data.content import described_arrays
 from colab_keras_bg.data.ordered import OrderedAdapter
 from colab_keras_bg.errors import UsageError
 
-__all__ = ["ArraysAdapter", "arrays", "described_arrays"]
+__all__ = ["ArraysAdapter", "arrays"]
 
 
 def arrays(
@@ -116,27 +116,3 @@ class ArraysAdapter(OrderedAdapter):
             deterministic=True,
         )
         return dataset.prefetch(2)
-
-
-def described_arrays(inputs: Any) -> list[str]:
-    """Type, shape and content of arrays, to tell them from others.
-
-    Args:
-        inputs: A nested structure of NumPy arrays.
-
-    Returns:
-        A line for each.
-    """
-    from keras import tree
-
-    return [
-        f"{leaf.dtype}{list(leaf.shape)} {_content(leaf)}"
-        for leaf in tree.flatten(inputs)
-    ]
-
-
-def _content(array: np.ndarray[Any, Any]) -> str:
-    if array.dtype == object:  # Its bytes are addresses.
-        return content_hash(repr(array.tolist()).encode())
-    flat = np.ascontiguousarray(array).view(np.uint8)
-    return content_hash(memoryview(flat).cast("B"))

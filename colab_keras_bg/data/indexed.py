@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from colab_keras_bg.data.in_memory import described_arrays
+from colab_keras_bg.data.content import described_arrays
 from colab_keras_bg.data.ordered import Indices, OrderedAdapter
 from colab_keras_bg.errors import UsageError
 

@@ -32,7 +32,7 @@ _OWN = "data/own"
 class KnownOrder(Source):
     """An adapter of ours: the order is known for every position."""
 
-    guarantee = "exact, at no cost: the order is known for every position"
+    guarantee = "at no cost: the order is known for every position"
 
     def describe(self) -> dict[str, Any]:
         """See `Source.describe`."""
@@ -60,7 +60,9 @@ class NumPyOrder(Source):
     consumed, without slicing a batch of it.
     """
 
-    guarantee = "exact, by the random state at the epoch's begin"
+    guarantee = (
+        "by the random state at the epoch's begin; no batch is sliced again"
+    )
 
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`; from now on, iterators go through here."""
@@ -170,7 +172,7 @@ class PyDatasetOrder(_PyDatasetSource):
     and Keras is given what is left of that order.
     """
 
-    guarantee = "exact, at no cost: the order of the batches is kept"
+    guarantee = "at no cost: the order of the batches is kept"
 
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`; from now on, Keras sees what is left."""
@@ -206,7 +208,7 @@ class EndlessPyDataset(_PyDatasetSource):
     Keras goes on counting from one epoch to the next.
     """
 
-    guarantee = "exact, at no cost: batches are had by their number"
+    guarantee = "at no cost: batches are had by their number"
 
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from colab_keras_bg.checkpoint.hashing import content_hash
+from colab_keras_bg.data.content import batch_hash
 from colab_keras_bg.data.source import Saved, Source, State
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state import random_state
-from colab_keras_bg.training_state.packed import Arrays, pack
 
-__all__ = ["GeneratorReplay", "Replay"]
+__all__ = ["ArraysReplay", "GeneratorReplay", "Replay"]
 
 _LINE_EVERY_BATCHES = 1000
 # Batches that may be read ahead of the training.
@@ -26,8 +25,9 @@ _HASHES_KEPT = 2048
 class Replay(Source):
     """Anything that gives its batches again when asked again."""
 
+    exact: bool | None = None
     guarantee = (
-        "exact if the data comes in the same order again: the batches of the "
+        "if the data comes in the same order again: the batches of the "
         "interrupted epoch are drawn again and dropped"
     )
 
@@ -97,12 +97,22 @@ class Replay(Source):
         )
 
 
+class ArraysReplay(Replay):
+    """Arrays of which Keras draws the order from the backend's random state."""
+
+    exact = True
+    guarantee = (
+        "by the random state at the epoch's begin: the batches of the "
+        "interrupted epoch are drawn again and dropped"
+    )
+
+
 class GeneratorReplay(Replay):
     """A Python generator: one stream for the whole `fit`."""
 
     guarantee = (
-        "exact if the generator yields the same again: all its batches up to "
-        "the interruption are drawn again and dropped"
+        "if the generator yields the same again: all its batches up to the "
+        "interruption are drawn again and dropped"
     )
 
     def __init__(self, epoch_iterator: Any) -> None:
@@ -147,20 +157,7 @@ class GeneratorReplay(Replay):
         self._hashes = {}
         so_far = ""
         for drawn, batch in enumerate(self._make(), start=1):
-            so_far = content_hash(so_far.encode() + _digest(batch).encode())
+            so_far = batch_hash(batch, before=so_far)
             self._hashes[drawn] = so_far
             self._hashes.pop(drawn - _HASHES_KEPT, None)
             yield batch
-
-
-def _digest(batch: Any) -> str:
-    """A hash of a batch's values; of what is not an array, its form."""
-    arrays: Arrays = {}
-    parts = [repr(pack(batch, "batch", arrays))]
-    for key, array in arrays.items():
-        is_plain = array.dtype != object  # Those are addresses.
-        values = array.tobytes() if is_plain else repr(array.tolist()).encode()
-        parts.append(
-            f"{key} {array.dtype} {array.shape} {content_hash(values)}"
-        )
-    return "\n".join(parts)

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from colab_keras_bg.data.content import described_arrays
+
 __all__ = ["Saved", "Source", "State"]
 
 State = tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]
@@ -47,12 +49,14 @@ class Source(ABC):
     """The data of one `fit`, as something that can be put back.
 
     Attributes:
-        guarantee: How exactly it can be put back, in words.
+        exact: Whether it goes on exactly; None if that depends on the data.
+        guarantee: By what, in words.
         draws_from: The global generators that producing the data draws from,
             as far as putting it back has shown; their state is then as it
             should be.
     """
 
+    exact: bool | None = True
     guarantee: str
 
     def __init__(self, epoch_iterator: Any) -> None:
@@ -67,11 +71,15 @@ class Source(ABC):
     def describe(self) -> dict[str, Any]:
         """What decides the batches, as JSON values."""
         adapter = self._epoch_iterator.data_adapter
-        return {
+        described = {
             "kind": type(adapter).__name__,
             "batches": adapter.num_batches,
             "batch_size": adapter.batch_size,
         }
+        if described["kind"] == "ArrayDataAdapter":
+            described["shuffle"] = adapter._shuffle
+            described["arrays"] = described_arrays(adapter._inputs)
+        return described
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:  # noqa: B027
         """Told before each epoch, while no iterator of it is made yet.

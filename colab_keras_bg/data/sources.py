@@ -13,7 +13,7 @@ from colab_keras_bg.data.random_access import (
     NumPyOrder,
     PyDatasetOrder,
 )
-from colab_keras_bg.data.replay import GeneratorReplay, Replay
+from colab_keras_bg.data.replay import ArraysReplay, GeneratorReplay, Replay
 from colab_keras_bg.data.source import Source
 from colab_keras_bg.data.stream import OwnState, StreamAdapter
 from colab_keras_bg.data.tf_iterator import TFDataElsewhere, TFIterator
@@ -50,6 +50,8 @@ def source_of(epoch_iterator: Any) -> Source:
         return TFIterator(epoch_iterator)
     if kind == "TFDatasetAdapter":
         return TFDataElsewhere(epoch_iterator)
+    if kind == "ArrayDataAdapter":
+        return ArraysReplay(epoch_iterator)
     return Replay(epoch_iterator)
 
 

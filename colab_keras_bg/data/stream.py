@@ -184,7 +184,7 @@ class StreamAdapter(GeneratorDataAdapter):
 class OwnState(Source):
     """A stream, or a Grain pipeline, by its iterator's own state."""
 
-    guarantee = "exact, at no cost: by the iterator's own state"
+    guarantee = "at no cost: by the iterator's own state"
 
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from colab_keras_bg.data.replay import Replay
+from colab_keras_bg.data.replay import ArraysReplay, Replay
 from colab_keras_bg.data.source import Saved, State
 from colab_keras_bg.journal.announce import say
 
@@ -28,7 +28,8 @@ class TFIterator(Replay):
     ahead, if it did.
     """
 
-    guarantee = "exact, by the state of the tf.data iterator"
+    exact = True
+    guarantee = "by the state of the tf.data iterator"
 
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`."""
@@ -37,6 +38,8 @@ class TFIterator(Replay):
         # is not part of the iterator's; a new iterator repeats it.
         adapter = epoch_iterator.data_adapter
         self._refused = getattr(adapter, "_shuffle", None) == "batch"
+        if self._refused:
+            self.guarantee = ArraysReplay.guarantee
         self._said_large = False
         self._first_state: bytes | None = None
         self._seen: Any = None
@@ -129,8 +132,9 @@ class TFDataElsewhere(Replay):
     that is kept, and batches are drawn again from it.
     """
 
+    exact = True
     guarantee = (
-        "exact, by the state of the tf.data iterator at its start, from which "
+        "by the state of the tf.data iterator at its start, from which "
         "the batches of the interrupted epoch are drawn again and dropped"
     )
 

@@ -15,7 +15,7 @@ from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state.packed import Arrays, pack, unpack
 from colab_keras_bg.training_state.plain import plain
 
-__all__ = ["CallbackStates"]
+__all__ = ["CallbackStates", "is_stranger"]
 
 # What Keras' callbacks change while they run and would begin anew.
 _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
@@ -87,7 +87,7 @@ class CallbackStates:
         self._at_start = {
             name: _simple_attributes(callback)
             for name, callback in self._callbacks.items()
-            if _is_stranger(callback)
+            if is_stranger(callback)
         }
 
     def capture(self) -> tuple[dict[str, Any], Arrays]:
@@ -153,8 +153,12 @@ def _attributes_of(callback: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _is_stranger(callback: Any) -> bool:
-    """A class that we do not know and that does not speak for itself."""
+def is_stranger(callback: Any) -> bool:
+    """Whether a callback is of a class that does not speak for itself.
+
+    Args:
+        callback: A callback; Keras' own are known.
+    """
     own = type(callback).__module__.startswith("keras.src.callbacks")
     return not own and not hasattr(callback, "get_state")
 

@@ -10,31 +10,19 @@ not track, but a layer or loss of the user's holds.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["REPLICA", "layers_by_path", "optimizers", "training_variables"]
-
-# Objects of these hold nothing of the user's.
-_LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "jax", "torch"})
-_PLAIN = frozenset({"__main__", "types"})
-_SIMPLE = (bool, int, float, str, bytes, type(None))
-_DEEPEST = 4
-# Where Keras and TensorFlow write down for themselves what they track.
-_KNOWN = frozenset(
-    {
-        "_inbound_nodes",
-        "_layers",
-        "_metrics",
-        "_non_trainable_variables",
-        "_outbound_nodes",
-        "_seed_generators",
-        "_self_unconditional_checkpoint_dependencies",
-        "_self_unconditional_dependency_names",
-        "_trainable_variables",
-    }
+from colab_keras_bg.training_state.untracked import (
+    TensorFlowVariable,
+    held,
+    held_by_schedule,
+    is_optimizer,
+    plain_name,
+    untracked,
 )
+
+__all__ = ["REPLICA", "layers_by_path", "optimizers", "training_variables"]
 
 REPLICA = "replica/"
 
@@ -65,8 +53,8 @@ def training_variables(model: Any) -> dict[str, Any]:
     # What a tracker knows and the walk did not reach has its place in order.
     for index, variable in enumerate(model.variables):
         add(f"model/other/{index}", variable)
-    held = list(_held(layers))
-    trained_by = _optimizers(model, held)
+    found_held = list(held(layers))
+    trained_by = _optimizers(model, found_held)
     for name, optimizer in trained_by.items():
         for index, variable in enumerate(optimizer.variables):
             add(f"{name}/vars/{index}", variable)
@@ -74,8 +62,8 @@ def training_variables(model: Any) -> dict[str, Any]:
         for part, variable in enumerate(metric.variables):
             add(f"metrics/{index}/vars/{part}", variable)
     for name, optimizer in trained_by.items():
-        held += _held_by_schedule(optimizer, name)
-    for key, variable in _untracked(held, layers):
+        found_held += held_by_schedule(optimizer, name)
+    for key, variable in untracked(found_held, layers):
         add(f"untracked/{key}", variable)
     strategy = getattr(model, "_distribute_strategy", None)
     if type(strategy).__name__ == "MirroredStrategy":
@@ -92,7 +80,7 @@ def optimizers(model: Any) -> dict[str, Any]:
     A model with its own `train_step` may keep several, such as a GAN's: as
     attributes, in lists or dicts, or in models that it is made of.
     """
-    return _optimizers(model, _held(layers_by_path(model)))
+    return _optimizers(model, held(layers_by_path(model)))
 
 
 def layers_by_path(model: Any) -> dict[str, Any]:
@@ -147,7 +135,7 @@ def _attributes(layer: Any) -> Iterator[tuple[int, str]]:
 def _items(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _items(f"{path}/{_plain(str(key))}", item)
+            yield from _items(f"{path}/{plain_name(str(key))}", item)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from _items(f"{path}/{index}", item)
@@ -162,44 +150,10 @@ def _optimizers(model: Any, held: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         found["optimizer"] = main
     seen = {id(main)}
     for key, value in held:
-        if _is_optimizer(value) and id(value) not in seen:
+        if is_optimizer(value) and id(value) not in seen:
             seen.add(id(value))
             found[key.strip("_")] = value
     return found
-
-
-def _untracked(
-    held: Iterable[tuple[str, Any]], layers: Mapping[str, Any]
-) -> Iterator[tuple[str, Any]]:
-    """What a step may change and Keras does not know."""
-    import keras
-
-    backend = keras.backend.backend()
-    if backend == "jax":
-        return  # A step changes what it is given, which Keras knows.
-    known = {id(layer) for layer in layers.values()}
-    for key, value in held:
-        if isinstance(value, keras.Layer):
-            if id(value) not in known:
-                for index, variable in enumerate(value.variables):
-                    yield f"{key}/vars/{index}", variable
-        elif isinstance(value, keras.Variable):
-            yield key, value
-        elif isinstance(value, keras.random.SeedGenerator):
-            yield key, value.state
-        elif backend == "tensorflow":
-            yield from _tensorflows(key, value)
-
-
-def _tensorflows(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    import tensorflow as tf
-
-    if isinstance(value, tf.random.Generator):
-        value = value.state
-    if isinstance(value, tf.Variable) and value.shape.is_fully_defined():
-        kind = value.dtype
-        if kind.is_floating or kind.is_integer or kind.is_bool:
-            yield key, _TensorFlowVariable(value)
 
 
 def _of_replicas(
@@ -215,92 +169,7 @@ def _of_replicas(
         parts = getattr(variable.value, "values", ())
         if len(parts) > 1 and id(variable) not in alike:
             for index, part in enumerate(parts):
-                yield f"{REPLICA}{index}/{key}", _TensorFlowVariable(part)
-
-
-class _TensorFlowVariable:
-    """A variable of TensorFlow's, to be treated like one of Keras'."""
-
-    def __init__(self, variable: Any) -> None:
-        self.value = variable
-        self.dtype = variable.dtype
-        self.shape = tuple(variable.shape)
-        self.assign = variable.assign
-
-
-def _held(layers: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What the model holds, and those of its layers that hold anything.
-
-    Keras' own layers track what they hold; but not a recurrent layer its
-    states, nor a compiled model its optimizer.
-    """
-    for path, layer in layers.items():
-        own = type(layer).__module__.partition(".")[0] == "keras"
-        holds = hasattr(layer, "states") or hasattr(layer, "optimizer")
-        if path == "model" or holds or not own:
-            for place, value in _reachable(layer, ""):
-                yield f"{path}{place}".removeprefix("model/"), value
-
-
-def _held_by_schedule(optimizer: Any, name: str) -> Iterator[tuple[str, Any]]:
-    import keras
-
-    schedule = getattr(optimizer, "_learning_rate", None)
-    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-        for place, value in _reachable(schedule, ""):
-            yield f"{name}/learning_rate{place}", value
-
-
-def _reachable(
-    value: Any, path: str, *, seen: set[int] | None = None
-) -> Iterator[tuple[str, Any]]:
-    """What an object holds, in containers and the user's objects, too."""
-    seen = set() if seen is None else seen
-    if id(value) in seen:
-        return
-    at_top = not seen
-    seen.add(id(value))
-    parts: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        parts = value.items()
-    elif isinstance(value, (list, tuple)):
-        parts = enumerate(value)
-    elif at_top or (path.count("/") <= _DEEPEST and _is_users(value)):
-        parts = sorted(
-            (item for item in vars(value).items() if item[0] not in _KNOWN),
-            key=lambda item: (item[0].startswith("_"), item[0]),
-        )
-    if not at_top:
-        yield path, value
-    for name, item in parts:
-        if not isinstance(item, _SIMPLE):
-            place = f"{path}/{_plain(str(name))}"
-            yield from _reachable(item, place, seen=seen)
-
-
-def _is_users(value: Any) -> bool:
-    """Whether an object is of a class of the user's."""
-    import keras
-
-    package = type(value).__module__.partition(".")[0]
-    return (
-        hasattr(value, "__dict__")
-        and package not in _LIBRARIES
-        and (package in _PLAIN or package not in sys.stdlib_module_names)
-        and not isinstance(value, (keras.Layer, keras.metrics.Metric, type))
-        and not _is_optimizer(value)
-    )
-
-
-def _is_optimizer(value: Any) -> bool:
-    return any(
-        base.__name__ == "BaseOptimizer" and "keras" in base.__module__
-        for base in type(value).__mro__
-    )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
+                yield f"{REPLICA}{index}/{key}", TensorFlowVariable(part)
 
 
 def _snake_case(name: str) -> str:

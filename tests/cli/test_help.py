@@ -16,6 +16,7 @@ FLAGS = [
     "--keep_last",
     "--keep_every",
     "--seed",
+    "--deterministic",
     "--epochs",
     "--batch_size",
     "--start_over",

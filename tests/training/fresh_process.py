@@ -36,6 +36,7 @@ __all__ = [
     "at_each_kind_of_position",
     "at_random",
     "attempt",
+    "committed_step",
     "undisturbed",
 ]
 
@@ -197,7 +198,7 @@ def assert_exact(
     expected = undisturbed(name)
     attempts: list[Attempt] = []
     for interruption in [*interruptions, None]:
-        committed = _committed(run_dir)
+        committed = committed_step(run_dir)
         now = attempt(
             name,
             run_dir,
@@ -222,7 +223,7 @@ def assert_exact(
     return attempts
 
 
-def _committed(run_dir: Path) -> int:
+def committed_step(run_dir: Path) -> int:
     """The newest committed step, from the folders."""
     manifests = run_dir.glob("checkpoints/step-*/manifest.json")
     return max((int(m.parent.name[5:]) for m in manifests), default=0)

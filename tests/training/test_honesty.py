@@ -1,0 +1,302 @@
+"""What cannot be exact is said once, with its cure, and the run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from harness import Case, CutAt, train
+from keras import layers
+from models import BATCH, X, Y, everything, unbuilt
+
+import colab_keras_bg as bg
+
+ON_TENSORFLOW = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="only TensorFlow's graphs show what a step does",
+)
+
+
+def arrays(batch_size: int = BATCH, seed: int = 3) -> Any:
+    """What is trained on."""
+    return (bg.data.arrays(X, Y, batch_size=batch_size, seed=seed),), {}
+
+
+class Noisy(layers.Layer):
+    """Noise, drawn as one should not."""
+
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return x + tf.random.normal(tf.shape(x))
+
+
+class Counting(layers.Layer):
+    """A Python function inside the step."""
+
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.ensure_shape(
+            tf.py_function(lambda v: v, [x], tf.float32), x.shape
+        )
+
+
+class Outside(layers.Layer):
+    """A variable that nothing of the model holds."""
+
+    def __init__(self, variable: Callable[[], Any]) -> None:
+        super().__init__()
+        self.of = variable
+
+    def call(self, x: Any) -> Any:
+        return x * self.of()
+
+
+def with_layer(layer: layers.Layer) -> keras.Model:
+    """A model with a layer that is not exact."""
+    model = keras.Sequential([keras.Input((12,)), layer, layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+
+
+def outside() -> keras.Model:
+    """A model that a variable of somebody else goes into."""
+    import tensorflow as tf
+
+    variable = tf.Variable(1.0, name="somebody_elses")
+    return with_layer(Outside(lambda: variable))
+
+
+STEPS = {
+    "stateful random operations": (
+        lambda: with_layer(Noisy()),
+        ["stateful random operations (RandomStandardNormal)", "SeedGenerator"],
+    ),
+    "a Python function": (
+        lambda: with_layer(Counting()),
+        ["Python function (EagerPyFunc)", "variable of a layer"],
+    ),
+    "somebody else's variable": (
+        outside,
+        ["(somebody_elses:0)", "attributes of a layer"],
+    ),
+}
+
+
+@ON_TENSORFLOW
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_step_that_does_not_come_again(
+    name: str,
+    steps: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    A step that uses what no checkpoint holds is named after the first step,
+    once, with the cure; `explain` says it beforehand.
+    """
+    make, said = STEPS[name]
+
+    def model() -> keras.Model:
+        made = make()
+        made.steps_per_execution = steps
+        return made
+
+    assert train(Case(model, arrays), tmp_path / "run") is not None
+    printed = capsys.readouterr().err
+    assert all(text in printed for text in said)
+    assert 1 == printed.count("not exact after an interruption")
+    found = bg.explain(make(), X, Y)
+    assert not found.exact
+    assert all(text in str(found) for text in said)
+
+
+def test_exact_step_is_not_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Nothing is said of a step with every kind of state that is saved.
+    """
+    assert train(Case(everything, arrays), tmp_path / "run") is not None
+    assert "not exact" not in capsys.readouterr().err
+
+
+def test_another_machine_is_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Going on with another version or accelerator is said, with what was and
+    what is, and the run goes on from the same step.
+    """
+    from colab_keras_bg.callbacks import agreement
+    from colab_keras_bg.training_state.surroundings import surroundings
+
+    case = Case(everything, arrays)
+    with monkeypatch.context() as elsewhere:
+        there = {**surroundings(), "accelerators": ["Tesla T4"], "keras": "3.9"}
+        elsewhere.setattr(agreement, "surroundings", lambda: there)
+        assert train(case, tmp_path / "run", cut=CutAt(4)) is None
+    capsys.readouterr()
+    seen: list[tuple[int, int]] = []
+    assert train(case, tmp_path / "run", batches=seen) is not None
+    said = capsys.readouterr().err
+    assert (0, 3) == seen[0]
+    assert f"keras was 3.9 and is {keras.__version__}" in said
+    assert "accelerators was 1 x Tesla T4 and is -" in said
+    assert "Use the same to be exact" in said
+
+
+def unseeded() -> Iterator[Any]:
+    """A generator that yields other batches each time."""
+    own = np.random.default_rng()
+    while True:
+        chosen = own.integers(len(X), size=BATCH)
+        yield X[chosen], Y[chosen]
+
+
+def test_generator_that_does_not_replay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A generator that yields other batches than before is found out, and the
+    run goes on from the same step.
+    """
+    case = Case(unbuilt, lambda: ((unseeded(),), {"steps_per_epoch": 5}))
+    assert train(case, tmp_path / "run", cut=CutAt(4)) is None
+    seen: list[tuple[int, int]] = []
+    assert train(case, tmp_path / "run", batches=seen) is not None
+    said = capsys.readouterr().err
+    assert (0, 3) == seen[0]
+    assert "did not yield again what it had yielded before" in said
+    assert "bg.data.stream" in said
+
+
+def test_generator_that_replays_is_not_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Nothing is said of a generator that yields the same again.
+    """
+    from data_cases import generator
+
+    case = Case(
+        unbuilt, lambda: ((generator(own_seed=1),), {"steps_per_epoch": 5})
+    )
+    assert train(case, tmp_path / "run", cut=CutAt(7)) is None
+    assert train(case, tmp_path / "run") is not None
+    assert "did not yield" not in capsys.readouterr().err
+
+
+def test_generator_that_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A generator with fewer batches than were trained on is found out.
+    """
+
+    def of(batches: int) -> Any:
+        def short() -> Iterator[Any]:
+            for _ in range(batches):
+                yield X[:BATCH], Y[:BATCH]
+
+        return lambda: ((short(),), {"steps_per_epoch": 10})
+
+    run_dir = tmp_path / "run"
+    assert train(Case(unbuilt, of(20), epochs=2), run_dir, cut=CutAt(6)) is None
+    with contextlib.suppress(Exception):  # Keras has nothing to train on.
+        train(Case(unbuilt, of(3), epochs=2), run_dir)
+    assert "ended after 3 of the 5 batches" in capsys.readouterr().err
+
+
+CHANGES = {
+    "steps_per_execution": (
+        lambda: everything(steps_per_execution=2),
+        arrays,
+        "Compile with steps_per_execution=1",
+    ),
+    "the seed of the order": (
+        everything,
+        lambda: arrays(seed=4),
+        "seed: was 3, is 4 now",
+    ),
+    "the batch size": (
+        everything,
+        lambda: arrays(batch_size=10),
+        "batch_size: was 8, is 10 now",
+    ),
+    "the arrays": (
+        everything,
+        lambda: ((bg.data.arrays(X + 1, Y, batch_size=BATCH, seed=3),), {}),
+        "the data is not what it was",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_change_is_said(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What was changed since the last attempt is said, and the run goes on from
+    the same step.
+    """
+    model, data, said = CHANGES[name]
+    run_dir = tmp_path / "run"
+    assert train(Case(everything, arrays), run_dir, cut=CutAt(5)) is None
+    capsys.readouterr()
+    assert train(Case(model, data), run_dir) is not None
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "continuing from step 4" in printed
+
+
+def test_arrays_given_to_fit_have_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Other values in the arrays that `fit` is given are noticed, too.
+    """
+
+    def case(x: Any) -> Case:
+        return Case(everything, lambda: ((x, Y), {"batch_size": BATCH}))
+
+    assert train(case(X), tmp_path / "run", cut=CutAt(5)) is None
+    assert train(case(X), tmp_path / "run", cut=CutAt(2)) is None
+    assert "the data is not what it was" not in capsys.readouterr().err
+    assert train(case(X + 1), tmp_path / "run") is not None
+    assert "the data is not what it was" in capsys.readouterr().err
+
+
+class Reordering(keras.utils.PyDataset):
+    """Draws an order of its own and does not say where it is."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return X[:BATCH], Y[:BATCH]
+
+    def on_epoch_end(self) -> None:
+        pass
+
+
+def test_dataset_that_changes_itself_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A PyDataset with a hook of its own and no get_state() is named once.
+    """
+    case = Case(unbuilt, lambda: ((Reordering(),), {}))
+    assert train(case, tmp_path / "run") is not None
+    said = capsys.readouterr().err
+    assert 1 == said.count("the PyDataset Reordering has its own on_epoch_end")
