@@ -97,6 +97,13 @@ class Stream:
         self.random.bit_generator.state = state
 
 
+def frames() -> tuple[Any, Any]:
+    """The same as tables."""
+    import pandas as pd
+
+    return pd.DataFrame(X), pd.DataFrame(Y)
+
+
 def grain_map_dataset() -> Any:
     """A Grain pipeline of random access."""
     import grain
@@ -165,6 +172,21 @@ CASES = {
     "arrays with sample weights": Case(
         everything,
         lambda: ((X, Y), {"batch_size": BATCH, "sample_weight": X[:, 0] ** 2}),
+    ),
+    "tensors": Case(
+        everything,
+        lambda: (
+            (keras.ops.convert_to_tensor(X), keras.ops.convert_to_tensor(Y)),
+            {"batch_size": BATCH},
+        ),
+    ),
+    "pandas": Case(everything, lambda: (frames(), {"batch_size": BATCH})),
+    "arrays with class weights": Case(
+        unbuilt,
+        lambda: (
+            (X, (Y > 0).astype("float32")),
+            {"batch_size": BATCH, "class_weight": {0: 0.5, 1: 2.0}},
+        ),
     ),
     "arrays in turns of three": Case(
         lambda: everything(steps_per_execution=3),

@@ -102,9 +102,8 @@ def at_random(name: str, *, kinds: Sequence[str]) -> list[Interruption]:
 def at_each_kind_of_position(name: str) -> list[Interruption]:
     """SIGKILL after an epoch's first batch, in its middle, and so on.
 
-    The first two epochs of the case: after the first batch, in the middle,
-    before the last, at the end, between the epochs, and after the first batch
-    of the next.
+    In the first two epochs of the case: after the first batch, in the middle,
+    before the last, between the epochs, and after the first batch of the next.
     """
     epochs = [epoch for epoch, _ in undisturbed(name)["batches"]]
     first, turns = epochs[0], epochs.count(epochs[0])
@@ -112,7 +111,6 @@ def at_each_kind_of_position(name: str) -> list[Interruption]:
     counts = [b - a + 1 for a, b in itertools.pairwise([0, *committed])]
     return [
         *(Interruption(batches=count) for count in counts),
-        Interruption(hook=f"on_epoch_end:{first}"),
         Interruption(hook=f"on_epoch_begin:{first + 1}"),
         Interruption(batches=2),
     ]
@@ -229,6 +227,15 @@ def committed_step(run_dir: Path) -> int:
     return max((int(m.parent.name[5:]) for m in manifests), default=0)
 
 
+def _quick_jax(cache: str) -> dict[str, str]:
+    """Has JAX compile the same step once for all attempts."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 class _Nursery:
     """The process that attempts are forked from."""
 
@@ -239,6 +246,7 @@ class _Nursery:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, **_quick_jax(tempfile.mkdtemp())},
         )
         self._read(_READY)
 

@@ -146,6 +146,10 @@ class Settled(keras.callbacks.Callback):
         self._run.saves.wait()
 
 
+class Slow(keras.callbacks.Callback):
+    """A stranger: it does not say whether it keeps state."""
+
+
 def train(
     case: Case,
     run_dir: Path | None,

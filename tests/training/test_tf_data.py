@@ -6,10 +6,15 @@ import importlib.util
 from pathlib import Path
 
 import harness as in_process
+import models
+import numpy as np
 import pytest
+import tf_data_cases
 from fresh_process import assert_exact, at_each_kind_of_position
 from harness import CutAt
 from tf_data_cases import CASES
+
+import colab_keras_bg as bg
 
 pytestmark = [
     pytest.mark.skipif(
@@ -58,3 +63,26 @@ def test_what_cannot_be_saved_is_said(
     assert "EagerPyFunc is stateful" in said
     assert "bg.data.arrays" in said
     assert "batches again" in said
+
+
+def test_explained_beforehand() -> None:
+    """
+    `explain` tells which pipelines TensorFlow can save, without drawing from
+    them: the order of their shuffles stays what it was.
+    """
+    import tensorflow as tf
+
+    tf.random.set_seed(1)
+    dataset = tf_data_cases.shuffled()
+    tf.random.set_seed(1)
+    same = tf_data_cases.shuffled()
+    model = models.everything()
+    found = bg.explain(model, dataset)
+    assert [True] == [f.exact for f in found.findings if f.part == "data"]
+    for (x, _), (expected, _) in zip(dataset, same, strict=True):
+        assert np.array_equal(expected, x)
+    found = bg.explain(model, tf_data_cases.with_python_function())
+    (finding,) = (f for f in found.findings if f.part == "data")
+    assert finding.exact is None
+    assert "EagerPyFunc is stateful" in finding.why
+    assert "bg.data.indexed" in finding.why
