@@ -74,6 +74,34 @@ def test_readme_names_commands_that_exist() -> None:
     assert {"train", "status", "verify"} == named
 
 
+def test_each_cell_of_the_table_has_its_case() -> None:
+    """
+    Each cell of the table of data names a case that is tested on the backend
+    of its column, or says that none is.
+    """
+    pytest.importorskip("keras")
+    text = (ROOT / "docs/exact-resume.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- table: data -->\n")[2].partition("\n\n")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+    ]
+    head, body = rows[0], rows[2:]
+    assert ["data", "TensorFlow", "JAX", "PyTorch"] == head
+    assert len(body) >= 16
+    sources = [
+        (ROOT / "tests/training" / name).read_text(encoding="utf-8")
+        for name in ("data_cases.py", "tf_data_cases.py")
+    ]
+    for _, *cells in body:
+        assert 3 == len(cells)
+        for cell in cells:
+            case = re.search(r'"([^"]+)"$', cell)
+            assert case or cell == "not tested", cell
+            if case:
+                assert f'    "{case[1]}": ' in "".join(sources), cell
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     """

@@ -240,13 +240,14 @@ class _Nursery:
     """The process that attempts are forked from."""
 
     def __init__(self) -> None:
+        self._cache = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **_quick_jax(tempfile.mkdtemp())},
+            env={**os.environ, **_quick_jax(self._cache.name)},
         )
         self._read(_READY)
 
