@@ -165,3 +165,56 @@ def test_what_cannot_be_meant(name: str) -> None:
     make, said = WRONG[name]
     with pytest.raises(bg.errors.UsageError, match=said):
         make()
+
+
+class Counting:
+    """An endless stream of numbered batches."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __iter__(self) -> Counting:
+        return self
+
+    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
+        self.number += 1
+        batch = np.full((2, 1), self.number, "float32")
+        return batch, batch
+
+    def get_state(self) -> dict[str, int]:
+        return {"number": self.number}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.number = state["number"]
+
+
+def test_stream_is_looked_at_without_loss() -> None:
+    """
+    Neither our look at the first batches nor Keras' before the training takes
+    one away from a stream.
+    """
+    adapter = bg.data.stream(Counting())
+    look = adapter.get_numpy_iterator()
+    next(look)
+    adapter.on_epoch_end()  # Keras resets what it has looked at.
+    batches = adapter.get_numpy_iterator()
+    assert [1, 2, 3] == [int(next(batches)[0][0, 0]) for _ in range(3)]
+    adapter.on_epoch_end()
+    assert 4 == int(next(adapter.get_numpy_iterator())[0][0, 0])
+
+
+def test_states_of_a_stream_that_is_read_ahead() -> None:
+    """
+    The state kept for a batch is the one right after it, however far ahead
+    the stream was read; going there, the next batch is the next.
+    """
+    adapter = bg.data.stream(Counting())
+    ahead = adapter.get_numpy_iterator()
+    for _ in range(5):
+        next(ahead)
+    states = [adapter.state_after(drawn) for drawn in range(6)]
+    assert [{"number": number} for number in range(6)] == states
+    adapter.start_from(states[2], 2)
+    batches = adapter.get_numpy_iterator()
+    assert 3 == int(next(batches)[0][0, 0])
+    assert {"number": 3} == adapter.state_after(3)
