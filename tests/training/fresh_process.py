@@ -356,6 +356,8 @@ def _train(request: dict[str, Any], out: Path) -> None:
     if request["run_dir"] is None:
         fit(others)
         return
+    if committed_step(Path(request["run_dir"])):
+        _scramble()
     run = bg.Run(request["run_dir"], save_freq=request["save_freq"])
     with run:
         added = [Settled(run)] if request["settled"] else []
@@ -363,6 +365,19 @@ def _train(request: dict[str, Any], out: Path) -> None:
             interruption = Interruption(**request["interruption"])
             added.append(_interrupting(interruption))
         fit([*run.callbacks(), *others, *added])
+
+
+def _scramble() -> None:
+    """Brings the generators elsewhere: a program need not seed them all."""
+    import keras
+    import numpy as np
+
+    random.seed(99)
+    np.random.seed(99)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.manual_seed(99)
 
 
 def _terminated(number: int, frame: Any) -> None:
