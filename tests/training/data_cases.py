@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,10 +127,8 @@ def grain_loader(*, represented: bool) -> Any:
     import grain
 
     class Pairs:
-        if represented:
-
-            def __repr__(self) -> str:
-                return "Pairs()"
+        def __repr__(self) -> str:  # As with the address that it has else.
+            return "Pairs()" if represented else f"Pairs at {os.getpid()}"
 
         def __len__(self) -> int:
             return SAMPLES
