@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import harness as in_process
+import keras
 import models
 import numpy as np
 import pytest
@@ -86,3 +87,26 @@ def test_explained_beforehand() -> None:
     assert finding.exact is None
     assert "EagerPyFunc is stateful" in finding.why
     assert "bg.data.indexed" in finding.why
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="elsewhere the state at the start is kept, before the buffer fills",
+)
+def test_large_state_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A pipeline whose state is large is named once, with its size and the cure;
+    it is exact all the same.
+    """
+    from colab_keras_bg.data import tf_iterator
+
+    monkeypatch.setattr(tf_iterator, "_LARGE_BYTES", 1000)
+    in_process.assert_exact(CASES["tf.data"], tmp_path / "run", cuts=[CutAt(4)])
+    first, _, second = capsys.readouterr().err.partition("continuing from")
+    for said in (first, second):
+        assert 1 == said.count("the state of this tf.data pipeline takes")
+        assert "bg.data.indexed" in said
