@@ -80,14 +80,20 @@ class Agreement:
                 f"({'; '.join(elsewhere)}): it goes on from the same step, "
                 "but its last bits may differ. Use the same to be exact."
             )
-        for changed in differences(
-            {"layers": then["data"]}, {"layers": now["data"]}
-        ):
+        for changed in self._data_differences(found):
             say(
                 f"the data is not what it was ({changed}): the run goes on "
                 "from the same step, but not exactly as before. Give it the "
                 "same data to be exact."
             )
+
+    def data_differs(self, found: Checkpoint) -> bool:
+        """Whether the data is not what a checkpoint was trained on."""
+        return bool(self._data_differences(found))
+
+    def _data_differences(self, found: Checkpoint) -> list[str]:
+        then = found.state["fingerprint"]["data"]
+        return differences({"layers": then}, {"layers": self._data})
 
     def turns(self, position: Position) -> int:
         """The turns of the epoch that are done, as they are counted now."""

@@ -87,6 +87,10 @@ class BackupAndRestore(keras.callbacks.Callback):
                 "Empty `backup_dir` argument passed: give the path of a run "
                 "directory."
             )
+        if not isinstance(backup_dir, (str, os.PathLike, Run)):
+            raise UsageError(
+                f"backup_dir={backup_dir!r}: give the path of a run directory."
+            )
         self._given = backup_dir if isinstance(backup_dir, Run) else None
         try:
             save_policy(save_freq)

@@ -7,7 +7,7 @@ leaves every random generator as it was.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import keras
 from colab_keras_bg.callbacks.fit_loop import epoch_iterator_of
 from colab_keras_bg.data.replay import GeneratorReplay
 from colab_keras_bg.data.sources import source_of
+from colab_keras_bg.data.validation import Validation
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.training_state import random_state
 from colab_keras_bg.training_state.callback_states import is_stranger
@@ -29,12 +30,24 @@ from colab_keras_bg.training_state.variables import (
 __all__ = ["Explanation", "Finding", "explain"]
 
 
+_OF_DATA = frozenset(
+    {
+        "y",
+        "batch_size",
+        "class_weight",
+        "sample_weight",
+        "shuffle",
+        "steps_per_epoch",
+    }
+)
+
+
 @dataclass(frozen=True)
 class Finding:
     """One part of a training.
 
     Attributes:
-        part: `data`, `model`, `step`, `machine` or `callbacks`.
+        part: `data`, `validation`, `step`, `model`, `machine` or `callbacks`.
         exact: Whether it goes on exactly; None if that is not known here.
         why: In words, with the cure where there is one.
     """
@@ -74,7 +87,7 @@ def explain(
     x: Any,
     y: Any = None,
     *,
-    callbacks: Sequence[Any] = (),
+    callbacks: Any = (),
     **arguments: Any,
 ) -> Explanation:
     """Prints what of a `fit` will be continued exactly, what not, and why.
@@ -84,14 +97,14 @@ def explain(
         x: What `fit` will be given.
         y: Likewise.
         callbacks: Likewise; all but ours are looked at.
-        **arguments: Others of `fit` that say what the data is: `batch_size`,
-            `shuffle`, `sample_weight`, `class_weight`, `steps_per_epoch`.
+        **arguments: Any others of `fit`.
 
     Returns:
         The findings.
 
     Raises:
-        UsageError: If the model is not compiled.
+        UsageError: If the model is not compiled, there is no data, or `fit`
+            takes no such argument.
 
     Example:
         ```python
@@ -100,11 +113,20 @@ def explain(
     """
     if not getattr(model, "compiled", False):
         raise UsageError("explain() needs a compiled model: compile it first.")
+    if x is None:
+        raise UsageError("explain() needs the data: what `fit` is given as x.")
+    unknown = arguments.keys() - inspect.signature(keras.Model.fit).parameters
+    if unknown:
+        raise UsageError(
+            f"`fit` takes no {', '.join(sorted(unknown))}: explain() takes "
+            "what `fit` does."
+        )
     with random_state.undisturbed():
         found = Explanation(
             tuple(
                 [
                     *_data(model, x, {"y": y, **arguments}),
+                    *_validation(arguments.get("validation_data")),
                     *_model(model),
                     *_machine(),
                     *_callbacks(callbacks),
@@ -119,7 +141,8 @@ def _data(model: Any, x: Any, arguments: dict[str, Any]) -> Iterator[Finding]:
     if inspect.isgenerator(x):  # Looking at it would take batches away.
         yield Finding("data", None, GeneratorReplay.guarantee)
         return
-    iterator = epoch_iterator_of(model, x=x, **arguments)
+    of_data = {k: v for k, v in arguments.items() if k in _OF_DATA}
+    iterator = epoch_iterator_of(model, x=x, **of_data)
     source = source_of(iterator)
     reason = _refusal(x)
     if reason is not None:
@@ -136,6 +159,12 @@ def _data(model: Any, x: Any, arguments: dict[str, Any]) -> Iterator[Finding]:
         batch = iterator._distributed_dataset.element_spec
         for why in not_exact(model, batch=batch):
             yield Finding("step", False, why)
+
+
+def _validation(data: Any) -> Iterator[Finding]:
+    reason = Validation(data).not_exact
+    if reason is not None:
+        yield Finding("validation", False, reason)
 
 
 def _refusal(x: Any) -> str | None:
@@ -185,8 +214,9 @@ def _machine() -> Iterator[Finding]:
     )
 
 
-def _callbacks(callbacks: Iterable[Any]) -> Iterator[Finding]:
-    for callback in keras.tree.flatten(list(callbacks)):
+def _callbacks(callbacks: Any) -> Iterator[Finding]:
+    held = getattr(callbacks, "callbacks", callbacks)  # A CallbackList.
+    for callback in keras.tree.flatten(held if held is not None else []):
         name = type(callback).__name__
         if type(callback).__module__.startswith("colab_keras_bg."):
             continue

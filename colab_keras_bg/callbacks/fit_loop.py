@@ -30,10 +30,13 @@ Turns = Iterator[tuple[Any, ...]]
 class FitLoop:
     """The running `fit` that a callback belongs to."""
 
-    def __init__(self, callback_list: Any, epoch_iterator: Any) -> None:
+    def __init__(
+        self, callback_list: Any, epoch_iterator: Any, given: Mapping[str, Any]
+    ) -> None:
         """See `running`."""
         self.callback_list = callback_list
         self.epoch_iterator = epoch_iterator
+        self._given = dict(given)
 
     @classmethod
     def running(cls, callback: keras.callbacks.Callback) -> FitLoop:
@@ -58,13 +61,31 @@ class FitLoop:
             if callback_list is not None and hasattr(
                 found, "_enumerate_iterator"
             ):
-                return cls(callback_list, found)
+                return cls(callback_list, found, names)
             frame = frame.f_back
         raise RuntimeError(
             "This callback works inside `model.fit`, and no `fit` was found "
             f"above it (Keras {keras.__version__}). In a training loop of "
             "your own, save with `bg.Run` instead."
         )
+
+    @property
+    def ignored_arguments(self) -> list[str]:
+        """Arguments of this `fit` that Keras does not look at.
+
+        What is given beside a data adapter, such as those of `bg.data`, is
+        left alone without a word.
+        """
+        adapter = self.epoch_iterator.data_adapter
+        if self._given.get("x") is not adapter:
+            return []
+        names = ("y", "batch_size", "sample_weight", "class_weight")
+        return [name for name in names if self._given.get(name) is not None]
+
+    @property
+    def validation_data(self) -> Any:
+        """What this `fit` was given to validate on."""
+        return self._given.get("validation_data")
 
     def wrap_turns(
         self, wrapper: Callable[[Callable[[], Turns]], Turns]

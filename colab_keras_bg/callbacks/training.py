@@ -28,6 +28,8 @@ from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
+from colab_keras_bg.data.validation import Validation
+from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run import Run
 from colab_keras_bg.training_state import build, random_state
@@ -67,6 +69,7 @@ class Training:
         self._resume: Checkpoint | None = None
         self._position = self._new_position(step=0)
         self._contents = Contents(model, loop, self._source, self._agreement)
+        self._validation = Validation(loop.validation_data)
         self._has_looked = False
         self._open_turn = 0
         self._is_past = False
@@ -77,11 +80,18 @@ class Training:
         """After every callback's `on_train_begin`.
 
         Raises:
+            UsageError: If something that `fit` was given cannot be meant.
             FingerprintMismatchError: If the checkpoint belongs to another
                 model or optimizer.
             NoUsableCheckpointError: If there are checkpoints and none
                 verifies.
         """
+        ignored = self._loop.ignored_arguments
+        if ignored:
+            raise UsageError(
+                f"Keras ignores {' and '.join(ignored)} beside bg.data...: "
+                "give it to the function that makes the data."
+            )
         self._loop.take_logs_back()  # An earlier `fit` may have been cut off.
         self._contents.callbacks = CallbackStates(self._loop.other_callbacks)
         found = self._checkpoint()
@@ -96,12 +106,11 @@ class Training:
         """After every callback's `on_epoch_begin`."""
         self._model._initial_epoch = None  # Keras reads and never clears it.
         resumed = self._resumed_in(epoch)
-        saved = None
+        saved = self._saved() if resumed is not None else None
         self._contents.look_again()
         if self._resume is not None and resumed is not None and resumed.turns:
             self._contents.assign(self._resume)
             self._apply_callback_states()
-            saved = self._saved()
         else:
             self._position = self._at(epoch=epoch, batch=0, turns=0)
         self._source.epoch_begins(epoch, saved)
@@ -187,6 +196,7 @@ class Training:
             self._position = self._at(
                 epoch=position.epoch, batch=position.batch, turns=turns
             )
+        self._refuse_another_model(found)
         self._contents.assign(found)
         self._run.go_on_from(
             position.step,
@@ -200,6 +210,7 @@ class Training:
                 name: list(values)
                 for name, values in found.state["history"]["values"].items()
             }
+            self._validation.go_on_after(history.history)
         self._apply_callback_states()
         random_state.apply(found.state["random"])
         ended = position.finished or (
@@ -218,6 +229,19 @@ class Training:
             f"continuing from step {position.step} (epoch "
             f"{position.epoch + 1} of {self._epochs}, batch {position.batch})"
         )
+
+    def _refuse_another_model(self, found: Checkpoint) -> None:
+        """One after the other on other data, two models need two runs."""
+        path = str(self._run.path)
+        others = any(
+            path in done and model is not self._model
+            for model, done in _fits_done.items()
+        )
+        if others and self._agreement.data_differs(found):
+            raise UsageError(
+                f"{path} holds what another model of this program was trained "
+                "to on other data: give each model a run directory of its own."
+            )
 
     def _apply_callback_states(self) -> None:
         if self._resume is not None:
@@ -286,7 +310,8 @@ class Training:
             return
         self._has_looked = True
         self._agreement.fingerprint()  # Not in the middle of a save.
-        for reason in (unsteady(), *not_exact(self._model)):
+        reasons = [unsteady(), self._validation.not_exact]
+        for reason in (*reasons, *not_exact(self._model)):
             if reason is not None:
                 say(f"not exact after an interruption: {reason}")
 
@@ -297,6 +322,7 @@ class Training:
         return Saved(
             state=found.state["data"],
             tensors=found.tensors,
+            between=self._position.turns == 0,
             batch=self._position.batch,
             drawn=found.state["loop"]["steps_seen"],
             total=self._position.step - self._position.fit_began,

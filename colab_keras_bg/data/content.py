@@ -28,9 +28,7 @@ def described_arrays(inputs: Any) -> list[str]:
     from keras import tree
 
     return [
-        f"{leaf.dtype}{list(leaf.shape)} {_content(leaf)}".rstrip()
-        for leaf in tree.flatten(inputs)
-        if leaf is not None
+        _described(leaf) for leaf in tree.flatten(inputs) if leaf is not None
     ]
 
 
@@ -48,6 +46,14 @@ def batch_hash(batch: Any, *, before: str) -> str:
         for key, array in arrays.items()
     ]
     return content_hash("\n".join(parts).encode())
+
+
+def _described(leaf: Any) -> str:
+    if hasattr(leaf, "to_numpy"):  # Of pandas.
+        leaf = leaf.to_numpy()
+    kind = getattr(leaf, "dtype", type(leaf).__name__)
+    shape = list(getattr(leaf, "shape", ()))
+    return f"{kind}{shape} {_content(leaf)}".rstrip()
 
 
 def _content(array: Any) -> str:

@@ -72,9 +72,16 @@ class ArraysAdapter(OrderedAdapter):
         """See `arrays`."""
         from keras import tree
 
-        while inputs[-1] is None:
+        while len(inputs) > 1 and inputs[-1] is None:
             inputs = inputs[:-1]
         self._inputs = tree.map_structure(np.asarray, inputs)
+        for leaf in tree.flatten(self._inputs):
+            if leaf.ndim == 0:
+                raise UsageError(
+                    "bg.data.arrays takes arrays; there was "
+                    f"{leaf.item()!r:.60} where one belongs. Wrap lists of "
+                    "numbers in np.array, and leave out what is None."
+                )
         sizes = {len(leaf) for leaf in tree.flatten(self._inputs)}
         if len(sizes) != 1 or sizes == {0}:
             raise UsageError(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from colab_keras_bg.data.content import described_arrays
-from colab_keras_bg.data.ordered import Indices, OrderedAdapter
+from colab_keras_bg.data.ordered import Indices, OrderedAdapter, whole
 from colab_keras_bg.errors import UsageError
 
 __all__ = ["IndexedAdapter", "indexed"]
@@ -95,14 +95,18 @@ class IndexedAdapter(OrderedAdapter):
         self._load = source if callable(source) else _stacking(source)
         if samples is None:
             samples = _length_of(source)
-        if type(samples) is not int or samples < 1:
-            raise UsageError(f"samples={samples!r}: give 1 or more.")
-        if type(workers) is not int or workers < 0:
-            raise UsageError(f"workers={workers!r}: give 0 or more.")
+        for name, value, least in (
+            ("samples", samples, 1),
+            ("workers", workers, 0),
+        ):
+            if not whole(value) or value < least:
+                raise UsageError(
+                    f"{name}={value!r}: give a whole number, {least} or more."
+                )
         super().__init__(
-            samples, batch_size=batch_size, shuffle=shuffle, seed=seed
+            int(samples), batch_size=batch_size, shuffle=shuffle, seed=seed
         )
-        self._workers = workers
+        self._workers = int(workers)
         count = min(self._batch_size, samples)
         self._first = self._loaded(np.arange(count, dtype=np.int64))
 
@@ -162,6 +166,8 @@ class IndexedAdapter(OrderedAdapter):
 
         batch = self._load(indices)
         batch = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+        while len(batch) > 1 and batch[-1] is None:
+            batch = batch[:-1]
         batch = tree.map_structure(np.asarray, batch)
         for leaf in tree.flatten(batch):
             if leaf.ndim < 1 or len(leaf) != len(indices):

@@ -17,9 +17,14 @@ from keras.src.trainers.data_adapters.data_adapter import DataAdapter
 from colab_keras_bg.data.order import epoch_order
 from colab_keras_bg.errors import UsageError
 
-__all__ = ["Indices", "OrderedAdapter"]
+__all__ = ["Indices", "OrderedAdapter", "whole"]
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def whole(value: Any) -> bool:
+    """Whether a value is a whole number, NumPy's included."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 class OrderedAdapter(DataAdapter):
@@ -43,13 +48,10 @@ class OrderedAdapter(DataAdapter):
             ("batch_size", batch_size, 1, 2**31),
             ("seed", seed, 0, 2**63 - 1),
         ):
-            whole = isinstance(value, (int, np.integer))
-            if (
-                not whole
-                or isinstance(value, bool)
-                or not (least <= value <= most)
-            ):
-                raise UsageError(f"{name}={value!r}: give {least} or more.")
+            if not whole(value) or not least <= value <= most:
+                raise UsageError(
+                    f"{name}={value!r}: give a whole number, {least} or more."
+                )
         self._samples = samples
         self._batch_size, self._shuffle = int(batch_size), bool(shuffle)
         self._seed = int(seed)
@@ -93,6 +95,14 @@ class OrderedAdapter(DataAdapter):
             batch: Batches of it that are consumed already.
         """
         self._epoch, self._batch, self._pinned = epoch, batch, True
+
+    def count_from(self, epoch: int) -> None:
+        """The next epoch that is begun, without being told which, is this one.
+
+        Args:
+            epoch: The epoch, from 0.
+        """
+        self._epoch, self._batch, self._is_reset = epoch - 1, 0, True
 
     def on_epoch_begin(self) -> None:
         """Keras calls it before each epoch: count, unless we were told."""

@@ -33,6 +33,7 @@ class KnownOrder(Source):
     """An adapter of ours: the order is known for every position."""
 
     guarantee = "at no cost: the order is known for every position"
+    _pass = 0
 
     def describe(self) -> dict[str, Any]:
         """See `Source.describe`."""
@@ -41,15 +42,27 @@ class KnownOrder(Source):
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`."""
-        batch = saved.batch if saved else 0
-        self._epoch_iterator.data_adapter.start_at(epoch, batch)
+        keras_iterator = self._epoch_iterator
+        if self._goes_on:
+            return
+        self._pass, batch = epoch, 0
+        if saved is not None and keras_iterator.steps_per_epoch is None:
+            batch = saved.batch
+        elif saved is not None and saved.drawn:
+            self._pass, batch = int(saved.state["pass"]), saved.drawn
+        keras_iterator.data_adapter.start_at(self._pass, batch)
 
     def state(self, iterator: Any, *, drawn: int) -> State:
-        """The position says it all."""
-        return {"kind": "known order"}, {}
+        """With `steps_per_epoch`, a pass over the data goes across epochs."""
+        return {"kind": "known order", "pass": self._pass}, {}
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
-        """The iterator was made at the right place."""
+        """In an epoch's middle, the iterator was made at the right place."""
+        keras_iterator = self._epoch_iterator
+        if iterator is None and keras_iterator.steps_per_epoch:
+            keras_iterator._current_iterator = iter(
+                keras_iterator._get_iterator()
+            )
 
 
 class NumPyOrder(Source):
@@ -178,13 +191,24 @@ class PyDatasetOrder(_PyDatasetSource):
         """See `Source.__init__`; from now on, Keras sees what is left."""
         super().__init__(epoch_iterator)
         self._shuffle = bool(self._adapter.shuffle)
+        if self._adapter.enqueuer and epoch_iterator.steps_per_epoch:
+            self.exact = False
+            self.guarantee = (
+                "Keras gives the batches of a PyDataset with workers in no "
+                "certain order across epochs of steps_per_epoch: leave that "
+                "out, or the workers"
+            )
+            say(f"not exact after an interruption: {self.guarantee}")
         self._order: list[int] = []
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`."""
+        if self._goes_on:  # With `steps_per_epoch`, across epochs.
+            return
         if saved is not None and ORDER in saved.tensors:
             self._order = [int(i) for i in saved.tensors[ORDER]]
-            batch = saved.batch
+            given = self._epoch_iterator.steps_per_epoch
+            batch = saved.drawn if given else saved.batch
         else:
             self._order, batch = list(range(self._dataset.num_batches)), 0
             if self._shuffle:
@@ -197,9 +221,19 @@ class PyDatasetOrder(_PyDatasetSource):
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
         state, arrays = super().state(iterator, drawn=drawn)
-        if iterator is not None:
+        goes_on = self._epoch_iterator.steps_per_epoch and drawn
+        if iterator is not None or goes_on:
             arrays[ORDER] = np.asarray(self._order, dtype=np.int64)
         return state, arrays
+
+    def put_back(self, iterator: Any, saved: Saved) -> None:
+        """See `Source.put_back`; an iterator may go on across epochs."""
+        super().put_back(iterator, saved)
+        keras_iterator = self._epoch_iterator
+        if iterator is None and keras_iterator.steps_per_epoch:
+            keras_iterator._current_iterator = iter(
+                keras_iterator._get_iterator()
+            )
 
 
 class EndlessPyDataset(_PyDatasetSource):

@@ -38,7 +38,7 @@ class Replay(Source):
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`; making an iterator may draw, too."""
-        if saved is not None:
+        if saved is not None and not saved.between:
             self._go_to_start(saved)
         elif not self._goes_on:
             self._start = random_state.host_state()
@@ -58,16 +58,6 @@ class Replay(Source):
             keras_iterator._current_iterator = iterator
         if iterator is not None:
             self._draw_again(iterator, saved.drawn)
-
-    @property
-    def _goes_on(self) -> bool:
-        """Whether the iterator in use goes on in the coming epoch."""
-        keras_iterator = self._epoch_iterator
-        return (
-            keras_iterator.steps_per_epoch is not None
-            and keras_iterator._current_iterator is not None
-            and keras_iterator._steps_seen > 0
-        )
 
     def _go_to_start(self, saved: Saved) -> None:
         if "start" in saved.state:

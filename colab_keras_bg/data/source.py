@@ -32,6 +32,7 @@ class Saved:
     Attributes:
         state: What `Source.state` returned.
         tensors: Likewise; more in it does no harm.
+        between: Whether it stands between two epochs.
         batch: Batches of the epoch that were consumed; 0 between two epochs.
         drawn: Batches of the iterator in use that were consumed. It may go
             on across epochs.
@@ -40,6 +41,7 @@ class Saved:
 
     state: Mapping[str, Any]
     tensors: Mapping[str, np.ndarray[Any, Any]]
+    between: bool
     batch: int
     drawn: int
     total: int
@@ -88,8 +90,8 @@ class Source(ABC):
 
         Args:
             epoch: The epoch, from 0.
-            saved: What the checkpoint tells, if the epoch goes on in its
-                middle.
+            saved: What the checkpoint tells, if the run goes on in this
+                epoch or right before it.
         """
 
     def epoch_starts(self, iterator: Any) -> None:  # noqa: B027
@@ -98,6 +100,16 @@ class Source(ABC):
         Args:
             iterator: The iterator.
         """
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the iterator in use goes on in the coming epoch."""
+        keras_iterator = self._epoch_iterator
+        return (
+            keras_iterator.steps_per_epoch is not None
+            and keras_iterator._current_iterator is not None
+            and keras_iterator._steps_seen > 0
+        )
 
     @abstractmethod
     def state(self, iterator: Any, *, drawn: int) -> State:

@@ -17,6 +17,7 @@ from colab_keras_bg.data.replay import ArraysReplay, GeneratorReplay, Replay
 from colab_keras_bg.data.source import Source
 from colab_keras_bg.data.stream import OwnState, StreamAdapter
 from colab_keras_bg.data.tf_iterator import TFDataElsewhere, TFIterator
+from colab_keras_bg.data.torch_loader import TorchLoader
 
 __all__ = ["source_of"]
 
@@ -52,6 +53,8 @@ def source_of(epoch_iterator: Any) -> Source:
         return TFDataElsewhere(epoch_iterator)
     if kind == "ArrayDataAdapter":
         return ArraysReplay(epoch_iterator)
+    if kind == "TorchDataLoaderAdapter":
+        return TorchLoader(epoch_iterator)
     return Replay(epoch_iterator)
 
 

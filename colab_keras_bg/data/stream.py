@@ -26,6 +26,7 @@ __all__ = ["OwnState", "StreamAdapter", "stream"]
 _PREFIX = "data/own"
 # Batches that may be read ahead of the training: tf.data's prefetch chooses.
 _STATES_KEPT = 2048
+_END = object()
 
 
 def stream(batches: Iterable[Any]) -> StreamAdapter:
@@ -87,8 +88,9 @@ class StreamAdapter(GeneratorDataAdapter):
         if not _has_state(first):
             raise UsageError(
                 "A stream's iterator needs get_state() and set_state(state); "
-                f"{type(first).__name__} lacks them. A generator can be "
-                "passed to `fit` as it is: it is replayed."
+                f"{type(first).__name__} lacks them. Pass a generator to "
+                "`fit` as it is: it is replayed; and samples in a list to "
+                "bg.data.indexed(...)."
             )
         origin = first.get_state()
         looked_at = list(
@@ -158,7 +160,9 @@ class StreamAdapter(GeneratorDataAdapter):
             iterator = self._gone_to(iterator, state, drawn)
         states = OrderedDict({drawn: iterator.get_state()})
         self._states = states
-        for batch in iterator:
+        # Not `for`, which asks for an iterator once more: its `__iter__` may
+        # begin anew.
+        while (batch := next(iterator, _END)) is not _END:
             drawn += 1
             states[drawn] = iterator.get_state()
             if len(states) > _STATES_KEPT:
@@ -198,7 +202,7 @@ class OwnState(Source):
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`."""
-        if saved is not None:
+        if saved is not None and not saved.between:
             self._start(saved)
 
     def state(self, iterator: Any, *, drawn: int) -> State:

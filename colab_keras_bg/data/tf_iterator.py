@@ -148,7 +148,7 @@ class TFDataElsewhere(Replay):
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`."""
         super().epoch_begins(epoch, saved)
-        if saved is not None:
+        if saved is not None and not saved.between:
             self._starts.next_start = _start_in(saved)
 
     def state(self, iterator: Any, *, drawn: int) -> State:

@@ -16,6 +16,7 @@ __all__ = [
     "accelerators",
     "apply_random_state",
     "enable_determinism",
+    "graph_bytes",
     "graph_refusal",
     "is_deterministic",
     "iterator_bytes",
@@ -140,6 +141,18 @@ def symbolic_batch(epoch_iterator: Any) -> Any:
     """What a batch looks like, without drawing one."""
     dataset = epoch_iterator._distributed_dataset
     return dataset.element_spec
+
+
+def graph_bytes(dataset: Any) -> bytes:
+    """A dataset's graph, serialized, whatever state it has."""
+    import tensorflow as tf
+
+    policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    graph = tf.raw_ops.DatasetToGraphV2(
+        input_dataset=dataset._variant_tensor,
+        external_state_policy=policy.value,
+    )
+    return bytes(graph.numpy())
 
 
 def graph_refusal(dataset: Any) -> str | None:

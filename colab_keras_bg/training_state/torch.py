@@ -15,8 +15,10 @@ __all__ = [
     "accelerators",
     "apply_random_state",
     "enable_determinism",
+    "generator_state",
     "is_deterministic",
     "random_state",
+    "set_generator_state",
     "version",
 ]
 
@@ -70,6 +72,16 @@ def version() -> str:
     import torch
 
     return str(torch.__version__)
+
+
+def generator_state(generator: Any) -> str:
+    """The state of a `torch.Generator`, as text."""
+    return _to_text(generator.get_state())
+
+
+def set_generator_state(generator: Any, state: str) -> None:
+    """Puts back what `generator_state` returned."""
+    generator.set_state(_from_text(state))
 
 
 def _to_text(state: Any) -> str:

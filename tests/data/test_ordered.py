@@ -135,13 +135,30 @@ WRONG = {
     "no number": (lambda: bg.data.indexed(lambda i: i), "samples=..."),
     "workers": (
         lambda: bg.data.indexed([1.0], workers=-1),
-        "workers=-1: give 0 or more",
+        "workers=-1: give a whole number, 0 or more",
     ),
     "batch_size": (
         lambda: bg.data.indexed([1.0], batch_size=0),
-        "batch_size=0: give 1 or more",
+        "batch_size=0: give a whole number, 1 or more",
     ),
     "seed": (lambda: bg.data.indexed([1.0], seed=-1), "seed=-1"),
+    "text for a number": (
+        lambda: bg.data.arrays(NUMBERS, batch_size="8"),
+        "batch_size='8': give a whole number",
+    ),
+    "lists of numbers": (
+        lambda: bg.data.arrays([[1.0, 2.0], [3.0, 4.0]]),
+        r"1\.0 where one belongs.*np\.array",
+    ),
+    "None within": (
+        lambda: bg.data.arrays(NUMBERS, None, NUMBERS),
+        "None where one belongs",
+    ),
+    "nothing": (lambda: bg.data.arrays(None), "None where one belongs"),
+    "a list for a stream": (
+        lambda: bg.data.stream([NUMBERS]),
+        r"samples in a list to bg\.data\.indexed",
+    ),
     "not of its samples": (
         lambda: bg.data.indexed(lambda i: np.zeros(3), samples=9, batch_size=4),
         r"For 4 samples.*of shape \(3,\)",
@@ -155,6 +172,18 @@ WRONG = {
         "list_iterator lacks them",
     ),
 }
+
+
+def test_numbers_of_numpy() -> None:
+    """
+    NumPy's whole numbers are whole numbers.
+    """
+    adapter = bg.data.indexed(
+        lambda i: (NUMBERS[i], None),
+        samples=np.int64(SAMPLES),
+        batch_size=np.int32(BATCH),
+    )
+    assert 4 == adapter.num_batches
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -98,6 +98,30 @@ class Stream:
         self.random.bit_generator.state = state
 
 
+class Finite:
+    """An epoch at a time: `__iter__` begins anew."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.number = 0
+        return self
+
+    def __next__(self) -> Any:
+        if self.number == 7:
+            raise StopIteration
+        part = slice(self.number * BATCH, (self.number + 1) * BATCH)
+        self.number += 1
+        return X[part], Y[part]
+
+    def get_state(self) -> dict[str, int]:
+        return {"number": self.number}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self.number = state["number"]
+
+
 def frames() -> tuple[Any, Any]:
     """The same as tables."""
     import pandas as pd
@@ -223,6 +247,7 @@ CASES = {
     "a generator that draws from NumPy's state": Case(
         everything,
         lambda: ((generator(own_seed=None),), {"steps_per_epoch": 5}),
+        draws_before=True,
     ),
     "a PyDataset with processes": Case(
         everything,
@@ -265,6 +290,36 @@ CASES = {
             {},
         ),
     ),
+    "bg.data.arrays, fewer steps than batches": Case(
+        everything, lambda: (ARRAYS.data()[0], {"steps_per_epoch": 3})
+    ),
+    "bg.data.arrays, as many steps as batches": Case(
+        everything, lambda: (ARRAYS.data()[0], {"steps_per_epoch": 7})
+    ),
+    "bg.data.indexed, fewer steps than batches": Case(
+        everything,
+        lambda: (
+            (
+                bg.data.indexed(
+                    list(zip(X, Y, strict=True)), batch_size=BATCH, seed=3
+                ),
+            ),
+            {"steps_per_epoch": 5},
+        ),
+    ),
+    "a PyDataset, fewer steps than batches": Case(
+        everything,
+        lambda: ((Batches(),), {"steps_per_epoch": 3}),
+        protected=True,
+    ),
+    "a PyDataset, as many steps as batches": Case(
+        everything,
+        lambda: ((Batches(),), {"steps_per_epoch": 7}),
+        protected=True,
+    ),
+    "bg.data.stream that begins anew": Case(
+        everything, lambda: ((bg.data.stream(Finite()),), {})
+    ),
     "bg.data.stream": Case(
         everything,
         lambda: ((bg.data.stream(Stream()),), {"steps_per_epoch": 5}),
@@ -281,6 +336,27 @@ CASES = {
     ),
 }
 
+
+def torch_loader(*, own_generator: bool) -> Any:
+    """PyTorch's own loader."""
+    import torch
+
+    tensors = torch.utils.data.TensorDataset(
+        torch.as_tensor(X), torch.as_tensor(Y)
+    )
+    generator = torch.Generator().manual_seed(3) if own_generator else None
+    return torch.utils.data.DataLoader(
+        tensors, batch_size=BATCH, shuffle=True, generator=generator
+    )
+
+
+if keras.backend.backend() == "torch":
+    CASES["a DataLoader"] = Case(
+        everything, lambda: ((torch_loader(own_generator=False),), {})
+    )
+    CASES["a DataLoader with a generator"] = Case(
+        everything, lambda: ((torch_loader(own_generator=True),), {})
+    )
 if keras.backend.backend() == "torch":  # Keras does neither there.
     CASES = {
         name: case

@@ -356,7 +356,8 @@ def _train(request: dict[str, Any], out: Path) -> None:
     if request["run_dir"] is None:
         fit(others)
         return
-    if committed_step(Path(request["run_dir"])):
+    resumed = committed_step(Path(request["run_dir"])) > 0
+    if resumed and not case.draws_before:
         _scramble()
     run = bg.Run(request["run_dir"], save_freq=request["save_freq"])
     with run:

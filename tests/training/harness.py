@@ -73,6 +73,8 @@ class Case:
         callbacks: Makes the user's other callbacks.
         protected: Whether the undisturbed training is protected, too: with
             our callback some data comes in another order than without.
+        draws_before: Whether the data draws from NumPy's global state before
+            the training begins, so that a program has to seed it each time.
         scope: What the model is made in, such as a strategy's scope.
     """
 
@@ -81,6 +83,7 @@ class Case:
     epochs: int = 3
     callbacks: Callable[[], list[Any]] = list
     protected: bool = False
+    draws_before: bool = False
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 

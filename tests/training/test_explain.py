@@ -96,6 +96,31 @@ def test_model_not_compiled() -> None:
         bg.explain(keras.Sequential([keras.layers.Dense(1)]), X, Y)
 
 
+def test_takes_what_fit_takes() -> None:
+    """
+    The arguments of a whole `fit` call can be given; what `fit` does not take
+    is named, and so is data that is not there.
+    """
+    found = bg.explain(
+        everything(),
+        X,
+        Y,
+        epochs=3,
+        verbose=0,
+        batch_size=BATCH,
+        validation_split=0.2,
+        validation_data=(X, Y),
+        callbacks=None,
+    )
+    assert found.exact
+    single = keras.callbacks.EarlyStopping()
+    assert bg.explain(everything(), X, Y, callbacks=single).exact
+    with pytest.raises(bg.errors.UsageError, match="takes no epoch"):
+        bg.explain(everything(), X, Y, epoch=3)
+    with pytest.raises(bg.errors.UsageError, match="needs the data"):
+        bg.explain(everything(), None)
+
+
 def test_callbacks() -> None:
     """
     Keras' own callbacks and those that speak for themselves are exact, ours

@@ -300,3 +300,90 @@ def test_dataset_that_changes_itself_is_named(
     assert train(case, tmp_path / "run") is not None
     said = capsys.readouterr().err
     assert 1 == said.count("the PyDataset Reordering has its own on_epoch_end")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"batch_size": 4},
+        {"class_weight": {0: 1.0, 1: 2.0}},
+        {"sample_weight": np.ones(len(X))},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_arguments_that_keras_ignores(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    """
+    What Keras leaves alone without a word beside our own data is refused
+    before anything is trained or stored.
+    """
+    case = Case(unbuilt, lambda: (arrays()[0], given))
+    (name,) = given
+    with pytest.raises(bg.errors.UsageError, match=f"ignores {name} beside"):
+        train(case, tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints").glob("*"))
+
+
+def test_second_model_on_other_data(tmp_path: Path) -> None:
+    """
+    A second model of one program, trained on other data, is not given the
+    first one's weights: it needs a run directory of its own.
+    """
+
+    def fold(number: int) -> None:
+        model = unbuilt()
+        model.fit(
+            X[number * 8 :][:16],
+            Y[number * 8 :][:16],
+            epochs=2,
+            verbose=0,
+            callbacks=bg.unattended(tmp_path / "run"),
+        )
+        models.append(model)
+
+    models: list[Any] = []
+    fold(0)
+    with pytest.raises(
+        bg.errors.UsageError, match="directory of its own"
+    ):
+        fold(1)
+
+
+def moving_validation() -> Iterator[Any]:
+    """Validation batches that go on from one epoch to the next."""
+    while True:
+        yield X[:BATCH], Y[:BATCH]
+
+
+def test_validation_that_moves_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Validation data that goes on from epoch to epoch is named once.
+    """
+    validation = {
+        "validation_data": moving_validation(),
+        "validation_steps": 2,
+    }
+    case = Case(unbuilt, lambda: (arrays()[0], validation))
+    assert train(case, tmp_path / "run") is not None
+    said = capsys.readouterr().err
+    assert 1 == said.count("the validation data goes on from one epoch")
+    found = bg.explain(unbuilt(), X, Y, epochs=3, **validation)
+    assert "validation" in [f.part for f in found.findings]
+
+
+def test_validation_on_our_own_data_goes_on(tmp_path: Path) -> None:
+    """
+    Our own data, shuffled anew at each validation, goes on at the order that
+    it would have had.
+    """
+    from harness import assert_exact
+
+    def data() -> Any:
+        validation = bg.data.arrays(X, Y, batch_size=5, seed=9)
+        return arrays()[0], {"validation_data": validation}
+
+    cuts = [CutAt(10), CutAt(hook="on_epoch_begin:2")]
+    assert_exact(Case(everything, data), tmp_path / "run", cuts=cuts)

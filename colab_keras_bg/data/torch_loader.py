@@ -1,0 +1,65 @@
+"""A `torch.utils.data.DataLoader`, with generators of its own or without.
+
+Invariant: its generators are where they were when the interrupted epoch began
+before its batches are drawn again, and nowhere else between two epochs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from colab_keras_bg.data.replay import Replay
+from colab_keras_bg.data.source import Saved, State
+
+__all__ = ["TorchLoader"]
+
+
+class TorchLoader(Replay):
+    """Replay, and the state of the loader's and its sampler's generators."""
+
+    def __init__(self, epoch_iterator: Any) -> None:
+        """See `Source.__init__`."""
+        super().__init__(epoch_iterator)
+        loader = epoch_iterator.data_adapter._dataloader
+        held = [
+            getattr(owner, "generator", None)
+            for owner in (loader, getattr(loader, "sampler", None))
+        ]
+        found = {id(g): g for g in held if g is not None}
+        self._generators = list(found.values())
+        self._began_at = self._states()
+
+    def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
+        """See `Source.epoch_begins`."""
+        super().epoch_begins(epoch, saved)
+        if saved is None and not self._goes_on:
+            self._began_at = self._states()
+
+    def state(self, iterator: Any, *, drawn: int) -> State:
+        """See `Source.state`."""
+        state, arrays = super().state(iterator, drawn=drawn)
+        own = {"began_at": self._began_at, "now": self._states()}
+        return {**state, "generators": own}, arrays
+
+    def put_back(self, iterator: Any, saved: Saved) -> None:
+        """See `Source.put_back`."""
+        super().put_back(iterator, saved)
+        if iterator is None and not saved.drawn:
+            self._set(saved.state["generators"]["now"])
+            self._began_at = self._states()
+
+    def _go_to_start(self, saved: Saved) -> None:
+        super()._go_to_start(saved)
+        self._began_at = saved.state["generators"]["began_at"]
+        self._set(self._began_at)
+
+    def _states(self) -> list[str]:
+        from colab_keras_bg.training_state import torch as adapter
+
+        return [adapter.generator_state(g) for g in self._generators]
+
+    def _set(self, states: list[str]) -> None:
+        from colab_keras_bg.training_state import torch as adapter
+
+        for generator, state in zip(self._generators, states, strict=True):
+            adapter.set_generator_state(generator, state)
