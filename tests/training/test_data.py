@@ -7,12 +7,59 @@ from pathlib import Path
 import data_cases
 import keras
 import pytest
-from fresh_process import assert_exact, at_each_kind_of_position
+from fresh_process import assert_exact, at_each_kind_of_position, at_random
 from harness import CutAt, train
 from models import BATCH
 
+# The cells of the table in docs/exact-resume.md; the others are variants.
+KINDS = [
+    name
+    for name in data_cases.CASES
+    if name
+    in {
+        "Grain, DataLoader",
+        "Grain, IterDataset",
+        "Grain, MapDataset",
+        "a DataLoader with a generator",
+        "a PyDataset with processes",
+        "a PyDataset with workers",
+        "a PyDataset without an end",
+        "a PyDataset",
+        "a generator",
+        "arrays",
+        "bg.data.arrays",
+        "bg.data.indexed",
+        "bg.data.stream",
+        "pandas",
+        "tensors",
+    }
+]
 
-@pytest.mark.parametrize("name", data_cases.CASES)
+
+@pytest.mark.parametrize(
+    "name", [name for name in data_cases.CASES if name not in KINDS]
+)
+def test_variants_killed_at_random(name: str, tmp_path: Path) -> None:
+    """
+    The same holds for what can be given besides, killed twice at random
+    batches.
+    """
+    kinds = ["SIGKILL", "SIGKILL"]
+    assert_exact(name, tmp_path / "run", at_random(name, kinds=kinds))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in data_cases.CASES if name not in KINDS]
+)
+def test_variants_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
+    """
+    And at each kind of position.
+    """
+    assert_exact(name, tmp_path / "run", at_each_kind_of_position(name))
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_killed_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     """
     Killed after the first batch of an epoch, in its middle, at its last

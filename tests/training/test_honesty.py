@@ -344,9 +344,7 @@ def test_second_model_on_other_data(tmp_path: Path) -> None:
 
     models: list[Any] = []
     fold(0)
-    with pytest.raises(
-        bg.errors.UsageError, match="directory of its own"
-    ):
+    with pytest.raises(bg.errors.UsageError, match="directory of its own"):
         fold(1)
 
 

@@ -8,8 +8,35 @@ import model_cases
 import pytest
 from fresh_process import assert_exact, at_random
 
+# What takes the same way through the code as another; with -m slow.
+ALIKE = {
+    "AMSGrad",
+    "Adafactor",
+    "Ftrl",
+    "a GAN, optimizers in a dict",
+    "a dtype policy for each layer",
+    "a learning rate set each batch",
+    "accumulation with EMA",
+    "an exponential schedule",
+    "bfloat16",
+    "float16 with LossScaleOptimizer",
+    "float8",
+    "int4 with LoRA",
+    "int8 with LoRA",
+    "jit_compile=False",
+    "mixed_bfloat16",
+    "shared layers",
+    "weight decay and clipnorm",
+}
 
-@pytest.mark.parametrize("name", model_cases.CASES)
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE))
+        for name in model_cases.CASES
+    ],
+)
 def test_killed_three_times(name: str, tmp_path: Path) -> None:
     """
     Killed after three random batches, each time going on in a fresh process,
