@@ -35,13 +35,19 @@ class Replay(Source):
         """See `Source.__init__`."""
         super().__init__(epoch_iterator)
         self._start: Mapping[str, Any] = random_state.host_state()
+        original = epoch_iterator._get_iterator
+
+        def get_iterator() -> Any:
+            self._before_iterator()
+            return original()
+
+        # On the instance, which belongs to this one `fit`.
+        epoch_iterator._get_iterator = get_iterator
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`; making an iterator may draw, too."""
         if saved is not None and not saved.between:
             self._go_to_start(saved)
-        elif not self._goes_on:
-            self._start = random_state.host_state()
 
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
@@ -50,14 +56,17 @@ class Replay(Source):
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`."""
         keras_iterator = self._epoch_iterator
-        if not saved.drawn:
-            return
         if iterator is None and keras_iterator.steps_per_epoch:
+            # Keras makes the next one as soon as one has ended.
             self._go_to_start(saved)
             iterator = iter(keras_iterator._get_iterator())
             keras_iterator._current_iterator = iterator
-        if iterator is not None:
+        if iterator is not None and saved.drawn:
             self._draw_again(iterator, saved.drawn)
+
+    def _before_iterator(self) -> None:
+        """Told before each iterator is made."""
+        self._start = random_state.host_state()
 
     def _go_to_start(self, saved: Saved) -> None:
         if "start" in saved.state:
@@ -115,6 +124,9 @@ class GeneratorReplay(Replay):
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """The stream began when `fit` did."""
+
+    def _before_iterator(self) -> None:
+        """Nor does it begin with an iterator."""
 
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""

@@ -29,12 +29,6 @@ class TorchLoader(Replay):
         self._generators = list(found.values())
         self._began_at = self._states()
 
-    def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
-        """See `Source.epoch_begins`."""
-        super().epoch_begins(epoch, saved)
-        if saved is None and not self._goes_on:
-            self._began_at = self._states()
-
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
         state, arrays = super().state(iterator, drawn=drawn)
@@ -44,9 +38,12 @@ class TorchLoader(Replay):
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`."""
         super().put_back(iterator, saved)
-        if iterator is None and not saved.drawn:
+        if iterator is None and not self._epoch_iterator.steps_per_epoch:
             self._set(saved.state["generators"]["now"])
-            self._began_at = self._states()
+
+    def _before_iterator(self) -> None:
+        super()._before_iterator()
+        self._began_at = self._states()
 
     def _go_to_start(self, saved: Saved) -> None:
         super()._go_to_start(saved)

@@ -219,6 +219,10 @@ CASES = {
         everything,
         lambda: ((X, Y), {"batch_size": BATCH, "steps_per_epoch": 3}),
     ),
+    "arrays, as many steps as batches": Case(
+        everything,
+        lambda: ((X, Y), {"batch_size": BATCH, "steps_per_epoch": 7}),
+    ),
     "arrays, an unbuilt model": Case(
         unbuilt, lambda: ((X, Y), {"batch_size": BATCH})
     ),
@@ -356,6 +360,11 @@ if keras.backend.backend() == "torch":
     )
     CASES["a DataLoader with a generator"] = Case(
         everything, lambda: ((torch_loader(own_generator=True),), {})
+    )
+if keras.backend.backend() == "torch":
+    CASES["a DataLoader, as many steps as batches"] = Case(
+        everything,
+        lambda: ((torch_loader(own_generator=True),), {"steps_per_epoch": 7}),
     )
 if keras.backend.backend() == "torch":  # Keras does neither there.
     CASES = {
