@@ -310,10 +310,13 @@ class Training:
             return
         self._has_looked = True
         self._agreement.fingerprint()  # Not in the middle of a save.
-        reasons = [unsteady(), self._validation.not_exact]
-        for reason in (*reasons, *not_exact(self._model)):
-            if reason is not None:
-                say(f"not exact after an interruption: {reason}")
+        try:
+            reasons = [unsteady(), self._validation.not_exact]
+            reasons += not_exact(self._model)
+        except Exception as error:  # noqa: BLE001 - looking stops no training
+            reasons = [f"could not be told ({type(error).__name__}: {error})"]
+        for reason in filter(None, reasons):
+            say(f"not exact after an interruption: {reason}")
 
     def _saved(self, found: Checkpoint | None = None) -> Saved:
         """What the checkpoint that we go on from tells the data."""

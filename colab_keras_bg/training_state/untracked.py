@@ -25,6 +25,7 @@ _LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "jax", "torch"})
 _PLAIN = frozenset({"__main__", "types"})
 _SIMPLE = (bool, int, float, str, bytes, type(None))
 _DEEPEST = 4
+_MOST_ITEMS = 1000
 # Where Keras and TensorFlow write down for themselves what they track.
 _KNOWN = frozenset(
     {
@@ -124,7 +125,9 @@ def _reachable(
     at_top = not seen
     seen.add(id(value))
     parts: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
+    if isinstance(value, (Mapping, list, tuple)) and len(value) > _MOST_ITEMS:
+        pass  # A vocabulary or the like, and not a list of layers.
+    elif isinstance(value, Mapping):
         parts = value.items()
     elif isinstance(value, (list, tuple)):
         parts = enumerate(value)
