@@ -227,27 +227,16 @@ def committed_step(run_dir: Path) -> int:
     return max((int(m.parent.name[5:]) for m in manifests), default=0)
 
 
-def _quick_jax(cache: str) -> dict[str, str]:
-    """Has JAX compile the same step once for all attempts."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-
 class _Nursery:
     """The process that attempts are forked from."""
 
     def __init__(self) -> None:
-        self._cache = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **_quick_jax(self._cache.name)},
         )
         self._read(_READY)
 
