@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from colab_keras_bg.data.random_access import (
-    EndlessPyDataset,
-    KnownOrder,
-    NumPyOrder,
-    PyDatasetOrder,
-)
+from colab_keras_bg.data.py_dataset import EndlessPyDataset, PyDatasetOrder
+from colab_keras_bg.data.random_access import KnownOrder, NumPyOrder
 from colab_keras_bg.data.replay import ArraysReplay, GeneratorReplay, Replay
 from colab_keras_bg.data.source import Source
 from colab_keras_bg.data.stream import OwnState, StreamAdapter
