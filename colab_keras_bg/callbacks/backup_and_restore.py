@@ -177,6 +177,12 @@ class _Last(keras.callbacks.Callback):
     ) -> None:
         self._training.epoch_ends(epoch, logs)
 
+    def on_test_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._training.evaluation_begins()
+
+    def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        self._training.evaluation_ends()
+
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         saved = self._training.end()
         if self._deletes:

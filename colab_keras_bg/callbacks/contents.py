@@ -12,6 +12,7 @@ from colab_keras_bg.callbacks.agreement import Agreement
 from colab_keras_bg.callbacks.fit_loop import FitLoop
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Source
+from colab_keras_bg.data.validation import Validation
 from colab_keras_bg.tensor import LazyTensor
 from colab_keras_bg.training_state import build, random_state, snapshot
 from colab_keras_bg.training_state.callback_states import CallbackStates
@@ -30,11 +31,17 @@ class Contents:
     """
 
     def __init__(
-        self, model: Any, loop: FitLoop, source: Source, agreement: Agreement
+        self,
+        model: Any,
+        loop: FitLoop,
+        source: Source,
+        validation: Validation,
+        agreement: Agreement,
     ) -> None:
         """Takes what a `fit` consists of."""
         self._model, self._loop = model, loop
-        self._source, self._agreement = source, agreement
+        self._source, self._validation = source, validation
+        self._agreement = agreement
         self.callbacks = CallbackStates(())
         # Finding all variables of a large model takes milliseconds.
         self._found: dict[str, Any] | None = None
@@ -59,6 +66,7 @@ class Contents:
         """
         seen = self._steps_seen(steps_ahead=steps_ahead)
         data, data_arrays = self._source.state(iterator, drawn=seen)
+        validation, validation_arrays = self._validation.state()
         callbacks, callback_arrays = self.callbacks.capture()
         if self._found is None or self._described is None:
             self._found = training_variables(self._model)
@@ -67,7 +75,8 @@ class Contents:
             {**self._found, **random_state.global_seed_generator()},
             model=self._model,
         )
-        for key, array in {**data_arrays, **callback_arrays}.items():
+        arrays = {**data_arrays, **validation_arrays, **callback_arrays}
+        for key, array in arrays.items():
             tensors[key] = LazyTensor.of(array)
         history = self._loop.history
         logs = None
@@ -81,6 +90,7 @@ class Contents:
                 "logs": logs,
             },
             "data": data,
+            "validation": validation,
             "history": {
                 "epoch": plain(history.epoch if history else []),
                 "values": plain(history.history if history else {}),

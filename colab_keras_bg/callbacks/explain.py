@@ -162,9 +162,11 @@ def _data(model: Any, x: Any, arguments: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _validation(data: Any) -> Iterator[Finding]:
-    reason = Validation(data).not_exact
-    if reason is not None:
-        yield Finding("validation", False, reason)
+    validation = Validation(data)
+    if validation.not_exact is not None:
+        yield Finding("validation", False, validation.not_exact)
+    if validation.depends is not None:
+        yield Finding("validation", None, validation.depends)
 
 
 def _refusal(x: Any) -> str | None:

@@ -68,8 +68,10 @@ class Training:
         self._agreement = Agreement(model, self._source)
         self._resume: Checkpoint | None = None
         self._position = self._new_position(step=0)
-        self._contents = Contents(model, loop, self._source, self._agreement)
         self._validation = Validation(loop.validation_data)
+        self._contents = Contents(
+            model, loop, self._source, self._validation, self._agreement
+        )
         self._has_looked = False
         self._open_turn = 0
         self._is_past = False
@@ -132,6 +134,14 @@ class Training:
         due = self._run.saves.due(self._position.step, epoch_ended=True)
         if due or last:
             self._save(iterator=None)
+
+    def evaluation_begins(self) -> None:
+        """After every callback's `on_test_begin`."""
+        self._validation.begins(self._model._eval_epoch_iterator)
+
+    def evaluation_ends(self) -> None:
+        """After every callback's `on_test_end`."""
+        self._validation.ends()
 
     def end(self) -> bool:
         """After every callback's `on_train_end`.
@@ -210,7 +220,7 @@ class Training:
                 name: list(values)
                 for name, values in found.state["history"]["values"].items()
             }
-            self._validation.go_on_after(history.history)
+        self._validation.go_on_from(found.state["validation"], found.tensors)
         self._apply_callback_states()
         random_state.apply(found.state["random"])
         ended = position.finished or (

@@ -87,6 +87,11 @@ class OrderedAdapter(DataAdapter):
             "seed": self._seed,
         }
 
+    @property
+    def epoch(self) -> int:
+        """The epoch begun last, from 0; -1 before the first."""
+        return self._epoch
+
     def start_at(self, epoch: int, batch: int) -> None:
         """The next iterator made begins at this position.
 

@@ -103,6 +103,7 @@ class StreamAdapter(GeneratorDataAdapter):
         first.set_state(origin)
         self._iterable: Any = batches
         self._kind = kind
+        self._is_one_iterator = first is batches
         # An iterator must not have moved when Keras has looked at a batch
         # before the training.
         self._origin = origin if first is batches else None
@@ -129,12 +130,18 @@ class StreamAdapter(GeneratorDataAdapter):
         """The iterator's state after so many batches of it.
 
         Args:
-            drawn: Batches of the iterator in use that are consumed.
+            drawn: Batches of the iterator in use that are consumed; if there
+                were fewer, after the last.
 
         Raises:
             KeyError: If it is not known (more than 2,048 batches read ahead).
         """
-        return self._states[drawn]
+        return self._states[min(drawn, max(self._states))]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is one iterator, which does not begin anew."""
+        return self._is_one_iterator
 
     @property
     def between(self) -> Any:

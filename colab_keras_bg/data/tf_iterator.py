@@ -14,7 +14,13 @@ from colab_keras_bg.data.replay import ArraysReplay, Replay
 from colab_keras_bg.data.source import Saved, State
 from colab_keras_bg.journal.announce import say
 
-__all__ = ["ITERATOR", "START", "TFDataElsewhere", "TFIterator"]
+__all__ = [
+    "ITERATOR",
+    "START",
+    "RestartedIterators",
+    "TFDataElsewhere",
+    "TFIterator",
+]
 
 ITERATOR = "data/iterator"
 START = "data/iterator_start"
@@ -192,6 +198,42 @@ class _Starts:
         elif not self._refused:
             self.last_start = _state_of(iterator)
             self._refused = self.last_start is None
+        return iterator
+
+
+class RestartedIterators:
+    """A dataset each of whose iterators follows the one made before it.
+
+    How many orders a shuffle has given out, which all iterators share, is
+    what it was when the last one started: nothing that was read of it, or
+    ahead of it, counts.
+
+    Attributes:
+        last_start: The state at its start of the iterator made last; None if
+            there was none, or it has no state to save.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        """Takes the dataset."""
+        self._dataset = dataset
+        self.last_start: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Anything else is the dataset's."""
+        return getattr(self._dataset, name)
+
+    def __iter__(self) -> Any:
+        """A new iterator."""
+        from colab_keras_bg.training_state import tensorflow as adapter
+
+        if self.last_start is not None:
+            before = iter(self._dataset)
+            adapter.set_iterator_bytes(before, self.last_start)
+        iterator = iter(self._dataset)
+        try:
+            self.last_start = adapter.iterator_bytes(iterator)
+        except ValueError:
+            self.last_start = None
         return iterator
 
 

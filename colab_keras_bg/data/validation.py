@@ -1,16 +1,30 @@
-"""What a `fit` validates on, as far as it moves from one epoch to the next.
+"""What a `fit` validates on, from one evaluation to the next.
 
-Invariant: data that comes the same at each validation needs nothing; our own
-goes on at the order it would have had; of all else that moves it is said.
+Invariant: an evaluation sees the batches that it would have seen without an
+interruption. Keras makes a new iterator for each, so only what lies outside of
+the iterators has to be put back; data that comes the same at each evaluation
+needs nothing. What cannot be put back is said.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from colab_keras_bg.data.ordered import OrderedAdapter
+from colab_keras_bg.data.passes import (
+    GeneratorPasses,
+    LoaderPasses,
+    OrderedPasses,
+    OwnStatePasses,
+    Passes,
+    StreamPasses,
+    TFDataPasses,
+)
+from colab_keras_bg.data.source import State
 from colab_keras_bg.data.stream import StreamAdapter
 
 __all__ = ["Validation"]
@@ -26,40 +40,103 @@ class Validation:
             data: Its `validation_data`; None if there is none.
         """
         self._data = data
+        self._passes: Passes | None = None
+        self._state: State = ({}, {})
+        self._go_on_from: State | None = None
 
-    def go_on_after(self, history: Mapping[str, Sequence[Any]]) -> None:
-        """Brings our own data to where it was.
+    def go_on_from(
+        self,
+        state: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray[Any, Any]],
+    ) -> None:
+        """The next evaluation is the one after this state.
 
         Args:
-            history: The values of the epochs before, by name: those of a
-                validation tell how many there were.
+            state: What `state` returned.
+            arrays: Likewise; more in it does no harm.
         """
-        done = [len(v) for name, v in history.items() if name[:4] == "val_"]
-        if isinstance(self._data, OrderedAdapter) and done:
-            self._data.count_from(max(done))
+        kept = {k: v for k, v in arrays.items() if k.startswith("validation/")}
+        self._go_on_from = dict(state), kept
+        self._state = dict(state), {k: np.array(v) for k, v in kept.items()}
+
+    def begins(self, epoch_iterator: Any) -> None:
+        """Before the first batch of an evaluation.
+
+        Args:
+            epoch_iterator: Keras' own of this evaluation.
+        """
+        if self._passes is None:
+            self._passes = _passes(epoch_iterator)
+        if self._passes is not None and self._go_on_from is not None:
+            state, arrays = self._go_on_from
+            if state.get("kind") == type(self._passes).__name__:
+                self._passes.go_on_from(state, arrays)
+        self._go_on_from = None
+
+    def ends(self) -> None:
+        """After the last batch of an evaluation."""
+        if self._passes is not None:
+            state, arrays = self._passes.state()
+            self._state = {**state, "kind": type(self._passes).__name__}, arrays
+
+    def state(self) -> State:
+        """What the next evaluation goes on from."""
+        return self._state
 
     @property
     def not_exact(self) -> str | None:
-        """Why a validation may come out otherwise; None if it does not."""
-        moves = None
-        if inspect.isgenerator(self._data) or isinstance(
-            self._data, StreamAdapter
-        ):
-            moves = "goes on from one epoch to the next"
-        elif _shuffles(self._data):
-            moves = "is shuffled anew in each epoch"
-        if moves is None:
+        """Why an evaluation may come out otherwise; None if it does not."""
+        reason = None
+        if hasattr(self._data, "_variant_tensor"):
+            from colab_keras_bg.training_state import tensorflow as adapter
+
+            reason = adapter.graph_refusal(self._data)
+            if reason is not None and not _moves(self._data):
+                reason = None
+        if reason is None:
             return None
         return (
-            f"the validation data {moves}, and begins anew in an interruption: "
-            "what is measured on it, and callbacks that go by it, may differ. "
-            "Validate on arrays, or on data that comes the same each time"
+            f"the state of the validation data cannot be saved ({reason}), "
+            "and it comes in another order in each epoch: what is measured "
+            "on it, and callbacks that go by it, may differ. Validate on "
+            "arrays, on bg.data, or on data that comes the same each time"
+        )
+
+    @property
+    def depends(self) -> str | None:
+        """What an exact evaluation hangs on; None if on nothing."""
+        if not inspect.isgenerator(self._data):
+            return None
+        return (
+            "if the generator yields the same again: all its batches up to "
+            "the last evaluation are drawn again and dropped"
         )
 
 
-def _shuffles(data: Any) -> bool:
-    if not hasattr(data, "_variant_tensor"):
+def _passes(epoch_iterator: Any) -> Passes | None:
+    """How the data is brought to its next pass; None if all are the same."""
+    adapter = epoch_iterator.data_adapter
+    kind = type(adapter).__name__
+    if isinstance(adapter, OrderedAdapter):
+        return OrderedPasses(epoch_iterator)
+    if isinstance(adapter, StreamAdapter):
+        return StreamPasses(epoch_iterator)
+    if kind == "GeneratorDataAdapter":
+        return GeneratorPasses(epoch_iterator)
+    if kind == "TFDatasetAdapter" and _moves(adapter._dataset):
+        return TFDataPasses(epoch_iterator)
+    if kind == "TorchDataLoaderAdapter":
+        return LoaderPasses(epoch_iterator)
+    if kind == "PyDatasetAdapter" and hasattr(adapter.py_dataset, "get_state"):
+        return OwnStatePasses(epoch_iterator)
+    return None
+
+
+def _moves(dataset: Any) -> bool:
+    """Whether a `tf.data.Dataset` may come in another order each time."""
+    if not hasattr(dataset, "_variant_tensor"):
         return False
     from colab_keras_bg.training_state import tensorflow as adapter
 
-    return b"Shuffle" in adapter.graph_bytes(data)
+    graph = adapter.graph_bytes(dataset)
+    return b"Shuffle" in graph or b"Random" in graph

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -341,6 +341,45 @@ CASES = {
 }
 
 
+def validated(on: Callable[[], Any], *, steps: int | None = None) -> Case:
+    """A training validated on data that moves from one epoch to the next."""
+    arguments = {} if steps is None else {"validation_steps": steps}
+    return Case(
+        everything,
+        lambda: (ARRAYS.data()[0], {"validation_data": on(), **arguments}),
+        protected=True,  # Without us, batches that were read ahead are lost.
+    )
+
+
+VALIDATED = {
+    "validated on bg.data.arrays": validated(
+        lambda: bg.data.arrays(X, Y, batch_size=5, seed=9), steps=3
+    ),
+    "validated on bg.data.indexed": validated(
+        lambda: bg.data.indexed(
+            list(zip(X, Y, strict=True)), batch_size=5, seed=9
+        )
+    ),
+    "validated on a generator": validated(
+        lambda: generator(own_seed=4), steps=4
+    ),
+    "validated on bg.data.stream": validated(
+        lambda: bg.data.stream(Stream()), steps=3
+    ),
+    "validated on bg.data.stream that begins anew": validated(
+        lambda: bg.data.stream(Finite())
+    ),
+    "validated on a PyDataset that changes itself": validated(
+        Changing, steps=3
+    ),
+    "validated on arrays, fewer steps than batches": validated(
+        lambda: (X, Y), steps=2
+    ),
+    "validated on Grain": validated(grain_iter_dataset, steps=3),
+}
+CASES.update(VALIDATED)
+
+
 def torch_loader(*, own_generator: bool) -> Any:
     """PyTorch's own loader."""
     import torch
@@ -365,6 +404,10 @@ if keras.backend.backend() == "torch":
     CASES["a DataLoader, as many steps as batches"] = Case(
         everything,
         lambda: ((torch_loader(own_generator=True),), {"steps_per_epoch": 7}),
+    )
+if keras.backend.backend() == "torch":
+    CASES["validated on a DataLoader"] = validated(
+        lambda: torch_loader(own_generator=True), steps=3
     )
 if keras.backend.backend() == "torch":  # Keras does neither there.
     CASES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from data_cases import validated
 from harness import Case
 from models import BATCH, SAMPLES, VALIDATION, X, Y, everything
 
@@ -45,6 +46,13 @@ CASES = {
     ),
     "tf.data of unknown length": Case(
         everything, lambda: ((shuffled().filter(keep_all),), VALIDATION)
+    ),
+    "validated on tf.data": validated(lambda: shuffled().take(3)),
+    "validated on tf.data, repeated": validated(
+        lambda: shuffled().repeat(), steps=3
+    ),
+    "validated on tf.data of unknown length": validated(
+        lambda: shuffled().filter(keep_all).take(3)
     ),
     "tf.data that cannot be saved": Case(
         everything, lambda: ((with_python_function(),), VALIDATION)
