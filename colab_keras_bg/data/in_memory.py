@@ -6,11 +6,12 @@ batch size and the seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from colab_keras_bg.data.class_weights import weighted
 from colab_keras_bg.data.content import described_arrays
 from colab_keras_bg.data.ordered import OrderedAdapter
 from colab_keras_bg.errors import UsageError
@@ -26,6 +27,7 @@ def arrays(
     batch_size: int = 32,
     shuffle: bool = True,
     seed: int = 0,
+    class_weight: Mapping[int, float] | None = None,
 ) -> ArraysAdapter:
     """Arrays to train on, in a new order every epoch that can be gone back to.
 
@@ -41,13 +43,15 @@ def arrays(
         batch_size: Samples a batch; the last of an epoch may have fewer.
         shuffle: Whether to shuffle anew every epoch.
         seed: The order's seed, from 0 to 2**63 - 1.
+        class_weight: The weight of each class in `y`, in place of
+            `sample_weight`, as in `fit`.
 
     Returns:
         A Keras data adapter, for one `fit`.
 
     Raises:
         UsageError: If there are no samples, the arrays differ in their
-            number, or `batch_size` or `seed` cannot be meant.
+            number, or `batch_size`, `seed` or `class_weight` cannot be meant.
 
     Example:
         ```python
@@ -60,6 +64,7 @@ def arrays(
         batch_size=batch_size,
         shuffle=shuffle,
         seed=seed,
+        class_weight=class_weight,
     )
 
 
@@ -67,7 +72,13 @@ class ArraysAdapter(OrderedAdapter):
     """What `arrays` returns."""
 
     def __init__(
-        self, inputs: Any, *, batch_size: int, shuffle: bool, seed: int
+        self,
+        inputs: Any,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        class_weight: Mapping[int, float] | None,
     ) -> None:
         """See `arrays`."""
         from keras import tree
@@ -88,6 +99,7 @@ class ArraysAdapter(OrderedAdapter):
                 "The arrays need one and the same number of samples, above "
                 f"0; they have {sorted(sizes)}."
             )
+        self._inputs = weighted(self._inputs, class_weight)
         super().__init__(
             sizes.pop(), batch_size=batch_size, shuffle=shuffle, seed=seed
         )

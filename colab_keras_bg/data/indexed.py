@@ -8,12 +8,13 @@ returns reaches `fit` in the order, however many threads call it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from colab_keras_bg.data.class_weights import weighted
 from colab_keras_bg.data.content import described_arrays
 from colab_keras_bg.data.ordered import Indices, OrderedAdapter, whole
 from colab_keras_bg.errors import UsageError
@@ -29,6 +30,7 @@ def indexed(
     shuffle: bool = True,
     seed: int = 0,
     workers: int = 2,
+    class_weight: Mapping[int, float] | None = None,
 ) -> IndexedAdapter:
     """Samples by number, too many for memory, in an order to go back to.
 
@@ -50,6 +52,8 @@ def indexed(
         seed: The order's seed, from 0 to 2**63 - 1.
         workers: Threads that load, each one batch ahead; 0 to load in the
             thread that trains.
+        class_weight: The weight of each class in `y`, where the batches are
+            `(x, y)`, as in `fit`.
 
     Returns:
         A Keras data adapter, for one `fit`.
@@ -75,6 +79,7 @@ def indexed(
         shuffle=shuffle,
         seed=seed,
         workers=workers,
+        class_weight=class_weight,
     )
 
 
@@ -90,8 +95,10 @@ class IndexedAdapter(OrderedAdapter):
         shuffle: bool,
         seed: int,
         workers: int,
+        class_weight: Mapping[int, float] | None,
     ) -> None:
         """See `indexed`."""
+        self._class_weight = class_weight
         self._load = source if callable(source) else _stacking(source)
         if samples is None:
             samples = _length_of(source)
@@ -176,7 +183,7 @@ class IndexedAdapter(OrderedAdapter):
                     "arrays with a first axis of that length; there was one "
                     f"of shape {leaf.shape}."
                 )
-        return batch
+        return weighted(batch, self._class_weight)
 
 
 def _stacking(source: Any) -> Callable[[Indices], Any]:

@@ -380,13 +380,11 @@ VALIDATED = {
 CASES.update(VALIDATED)
 
 
-def torch_loader(*, own_generator: bool) -> Any:
+def torch_loader(*, own_generator: bool, columns: Any = (X, Y)) -> Any:
     """PyTorch's own loader."""
     import torch
 
-    tensors = torch.utils.data.TensorDataset(
-        torch.as_tensor(X), torch.as_tensor(Y)
-    )
+    tensors = torch.utils.data.TensorDataset(*map(torch.as_tensor, columns))
     generator = torch.Generator().manual_seed(3) if own_generator else None
     return torch.utils.data.DataLoader(
         tensors, batch_size=BATCH, shuffle=True, generator=generator

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import argument_cases
 import data_cases
 import keras
 import pytest
-from fresh_process import assert_exact, at_each_kind_of_position, at_random
+from fresh_process import (
+    Interruption,
+    assert_exact,
+    at_each_kind_of_position,
+    at_random,
+)
 from harness import CutAt, train
 from models import BATCH
 
@@ -34,11 +40,44 @@ KINDS = [
         "tensors",
     }
 ]
+VARIANTS = [
+    name
+    for name in data_cases.CASES
+    if name not in KINDS and name not in data_cases.VALIDATED
+]
+
+
+@pytest.mark.parametrize("name", data_cases.VALIDATED)
+def test_validation_goes_on(name: str, tmp_path: Path) -> None:
+    """
+    Data to validate on that moves from one epoch to the next is where it
+    would have been, killed in the second epoch and between two.
+    """
+    interruptions = [
+        Interruption(batches=9),
+        Interruption(hook="on_epoch_begin:2"),
+    ]
+    assert_exact(name, tmp_path / "run", interruptions)
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in data_cases.CASES if name not in KINDS]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * ("all at" not in name))
+        for name in argument_cases.CASES
+        if "tf.data" not in name
+    ],
 )
+def test_with_other_arguments(name: str, tmp_path: Path) -> None:
+    """
+    Each kind of data goes on with each argument of `fit` that changes what
+    is seen of it, and with all of them together.
+    """
+    kinds = ["SIGKILL", "SIGKILL"]
+    assert_exact(name, tmp_path / "run", at_random(name, kinds=kinds))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants_killed_at_random(name: str, tmp_path: Path) -> None:
     """
     The same holds for what can be given besides, killed twice at random
@@ -49,9 +88,7 @@ def test_variants_killed_at_random(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name for name in data_cases.CASES if name not in KINDS]
-)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     """
     And at each kind of position.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import model_cases
 import pytest
+from cases import not_here
 from fresh_process import assert_exact, at_random
 
 # What takes the same way through the code as another; with -m slow.
@@ -42,7 +43,7 @@ def test_killed_three_times(name: str, tmp_path: Path) -> None:
     Killed after three random batches, each time going on in a fresh process,
     a training ends with the same bits.
     """
-    if not model_cases.TENSORFLOW and name in model_cases.ONLY_ON_TENSORFLOW:
-        pytest.skip(model_cases.ONLY_ON_TENSORFLOW[name])
+    if (reason := not_here(name)) is not None:
+        pytest.skip(reason)
     kinds = ["SIGKILL"] * 3
     assert_exact(name, tmp_path / "run", at_random(name, kinds=kinds))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import argument_cases
 import harness as in_process
 import keras
 import models
 import numpy as np
 import pytest
 import tf_data_cases
-from fresh_process import assert_exact, at_each_kind_of_position
+from fresh_process import assert_exact, at_each_kind_of_position, at_random
 from harness import CutAt
 from tf_data_cases import CASES
 
@@ -34,6 +35,18 @@ def test_killed_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     the very batch that would have come, and ends with the same bits.
     """
     assert_exact(name, tmp_path / "run", at_each_kind_of_position(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in argument_cases.CASES if "tf.data" in name]
+)
+def test_with_other_arguments(name: str, tmp_path: Path) -> None:
+    """
+    And with each argument of `fit` that changes what is seen of it.
+    """
+    kinds = ["SIGKILL", "SIGKILL"]
+    assert_exact(name, tmp_path / "run", at_random(name, kinds=kinds))
 
 
 @pytest.mark.parametrize(
