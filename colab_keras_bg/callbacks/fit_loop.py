@@ -158,9 +158,7 @@ class FitLoop:
         Args:
             turn: The turn that comes.
         """
-        given = self.epoch_iterator.steps_per_epoch
-        known = self.epoch_iterator.data_adapter.num_batches
-        if given or known is not None or keras.backend.backend() != "jax":
+        if self.length_is_sure or keras.backend.backend() != "jax":
             return turn
         for batch in turn[-1]:
             return *turn[:-1], itertools.chain([batch], turn[-1])

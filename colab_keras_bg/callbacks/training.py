@@ -19,7 +19,7 @@ The order of putting back, and why:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from colab_keras_bg.callbacks.agreement import Agreement
@@ -102,6 +102,7 @@ class Training:
             self._run.training_begins()
         else:
             self._put_back(found)
+        self._say([unsteady(), self._validation.not_exact])
         self._loop.wrap_turns(self._turns)
 
     def epoch_begins(self, epoch: int) -> None:
@@ -321,10 +322,13 @@ class Training:
         self._has_looked = True
         self._agreement.fingerprint()  # Not in the middle of a save.
         try:
-            reasons = [unsteady(), self._validation.not_exact]
-            reasons += not_exact(self._model)
+            reasons = list(not_exact(self._model))
         except Exception as error:  # noqa: BLE001 - looking stops no training
             reasons = [f"could not be told ({type(error).__name__}: {error})"]
+        self._say(reasons)
+
+    @staticmethod
+    def _say(reasons: Iterable[str | None]) -> None:
         for reason in filter(None, reasons):
             say(f"not exact after an interruption: {reason}")
 

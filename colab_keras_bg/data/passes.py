@@ -242,7 +242,9 @@ class GeneratorPasses(Passes):
             self._hash = batch_hash(batch, before=self._hash)
             self._taken = self._taken_before = taken
         after = random_state.host_state()
-        drawn_from = [name for name in after if after[name] != self._start[name]]
+        drawn_from = [
+            name for name in after if after[name] != self._start[name]
+        ]
         random_state.apply(present, but_for=drawn_from)
         if self._hash != state["hash"]:
             say(
@@ -263,7 +265,9 @@ class GeneratorPasses(Passes):
             with self._reading:
                 if mine != self._number:
                     return
-                begun = self._consumed - self._epoch_iterator.steps_per_execution
+                begun = (
+                    self._consumed - self._epoch_iterator.steps_per_execution
+                )
                 self._drop(self._taken_before + begun - len(self._first))
                 found = self._at(index)
             if found is _END:

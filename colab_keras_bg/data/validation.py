@@ -86,13 +86,11 @@ class Validation:
     @property
     def not_exact(self) -> str | None:
         """Why an evaluation may come out otherwise; None if it does not."""
-        reason = None
-        if hasattr(self._data, "_variant_tensor"):
-            from colab_keras_bg.training_state import tensorflow as adapter
+        if not _moves(self._data):
+            return None
+        from colab_keras_bg.training_state import tensorflow as adapter
 
-            reason = adapter.graph_refusal(self._data)
-            if reason is not None and not _moves(self._data):
-                reason = None
+        reason = adapter.graph_refusal(self._data)
         if reason is None:
             return None
         return (

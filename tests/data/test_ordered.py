@@ -167,6 +167,24 @@ WRONG = {
         lambda: bg.data.indexed(lambda i: 1.0, samples=9, batch_size=4),
         r"of shape \(\)",
     ),
+    "weights twice": (
+        lambda: bg.data.arrays(
+            NUMBERS, NUMBERS, NUMBERS, class_weight={0: 2.0}
+        ),
+        "Both class_weight and sample_weight",
+    ),
+    "weights of no classes": (
+        lambda: bg.data.arrays(NUMBERS, class_weight={0: 2.0}),
+        "class_weight needs one array y of classes; there was none",
+    ),
+    "weights of several outputs": (
+        lambda: bg.data.indexed(
+            lambda i: (NUMBERS[i], {"a": NUMBERS[i]}),
+            samples=9,
+            class_weight={0: 2.0},
+        ),
+        "needs one array y of classes; there was dict",
+    ),
     "a stream without state": (
         lambda: bg.data.stream([1, 2]),
         "list_iterator lacks them",
@@ -184,6 +202,40 @@ def test_numbers_of_numpy() -> None:
         batch_size=np.int32(BATCH),
     )
     assert 4 == adapter.num_batches
+
+
+@pytest.mark.parametrize("kind", ["numbers", "a column", "one-hot"])
+def test_class_weights_are_those_of_keras(kind: str) -> None:
+    """
+    A sample weighs what it does with `fit(class_weight=...)` on arrays.
+    """
+    from keras.src.trainers.data_adapters import data_adapter_utils
+
+    classes = np.random.default_rng(0).integers(4, size=SAMPLES)
+    y = {
+        "numbers": classes,
+        "a column": classes[:, None].astype("float32"),
+        "one-hot": np.eye(4)[classes],
+    }[kind]
+    weight = {0: 0.5, 2: 3.0, 3: 0.25}
+    made = {
+        "arrays": bg.data.arrays(
+            NUMBERS, y, batch_size=SAMPLES, shuffle=False, class_weight=weight
+        ),
+        "indexed": bg.data.indexed(
+            lambda i: (NUMBERS[i], y[i]),
+            samples=SAMPLES,
+            batch_size=SAMPLES,
+            shuffle=False,
+            class_weight=weight,
+        ),
+    }
+    expected = data_adapter_utils.class_weight_to_sample_weights(y, weight)
+    for adapter in made.values():
+        adapter.start_at(0, 0)
+        (batch,) = adapter.get_numpy_iterator()
+        assert np.array_equal(expected, batch[2])
+        assert expected.dtype == batch[2].dtype
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -147,9 +147,7 @@ def _case(source: str, argument: str) -> Case:
             first: Any = columns
             if source == "bg.data.indexed":
                 first = (list(zip(*columns, strict=True)),)
-            return kind(
-                *first, batch_size=BATCH, seed=3, class_weight=weighed
-            )
+            return kind(*first, batch_size=BATCH, seed=3, class_weight=weighed)
     else:
 
         def data() -> Any:
@@ -157,6 +155,8 @@ def _case(source: str, argument: str) -> Case:
 
     def arguments() -> Any:
         made = data()
+        if source == "Grain" and "steps_per_epoch" in given:
+            made = made.repeat()  # It must not run out: Keras fails on JAX.
         if source != "arrays":
             return (made,), given
         names = ("x", "y", "sample_weight")

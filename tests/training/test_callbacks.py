@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -748,3 +749,26 @@ def test_subclass_that_adds_state_is_named(
     attempt(case, tmp_path)
     said = capsys.readouterr().err
     assert 1 == said.count("the callback Counting keeps state (epochs_begun)")
+
+
+def test_attributes_are_those_of_keras() -> None:
+    """
+    What is kept of Keras' own callbacks is what they have in the Keras that
+    is installed; a renamed attribute would be lost without a word.
+    """
+    from colab_keras_bg.training_state.callback_states import _ATTRIBUTES
+
+    looked_at = 0
+    for name, attributes in _ATTRIBUTES.items():
+        kind = getattr(keras.callbacks, name, None)
+        if kind is None:  # Newer than this Keras.
+            continue
+        source = "".join(
+            inspect.getsource(base)
+            for base in kind.__mro__
+            if base.__module__.startswith("keras.")
+        )
+        missing = [a for a in attributes if f"self.{a} = " not in source]
+        assert not missing, f"{name} of Keras {keras.__version__}"
+        looked_at += len(attributes)
+    assert looked_at > 10

@@ -180,6 +180,34 @@ def test_generator_that_does_not_replay(
     assert "bg.data.stream" in said
 
 
+def test_progress_of_a_replay_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    A replay says how many batches it has to draw, and how far it has come.
+    """
+    from data_cases import generator
+
+    from colab_keras_bg.data import replay
+
+    monkeypatch.setattr(replay, "_LINE_EVERY_BATCHES", 3)
+    case = Case(
+        unbuilt, lambda: ((generator(own_seed=1),), {"steps_per_epoch": 5})
+    )
+    assert train(case, tmp_path / "run", cut=CutAt(9)) is None
+    capsys.readouterr()
+    assert train(case, tmp_path / "run") is not None
+    said = capsys.readouterr().err
+    assert "drawing 8 batches again" in said
+    lines = [line for line in said.splitlines() if "of 8 batches drawn" in line]
+    assert [True, True] == [
+        f"{number} of 8" in line
+        for number, line in zip((3, 6), lines, strict=True)
+    ]
+
+
 def test_generator_that_replays_is_not_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -348,40 +376,54 @@ def test_second_model_on_other_data(tmp_path: Path) -> None:
         fold(1)
 
 
-def moving_validation() -> Iterator[Any]:
-    """Validation batches that go on from one epoch to the next."""
-    while True:
-        yield X[:BATCH], Y[:BATCH]
-
-
-def test_validation_that_moves_is_named(
+def test_validation_that_cannot_be_saved_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """
-    Validation data that goes on from epoch to epoch is named once.
+    Validation data in another order each time, whose state TensorFlow cannot
+    save, is named once before the training, and by `explain`.
     """
-    validation = {
-        "validation_data": moving_validation(),
-        "validation_steps": 2,
-    }
-    case = Case(unbuilt, lambda: (arrays()[0], validation))
+    tf = pytest.importorskip("tensorflow")
+
+    def noisy() -> Any:
+        dataset = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(9)
+        return dataset.map(lambda x, y: (x + tf.random.normal([12]), y)).batch(
+            BATCH
+        )
+
+    case = Case(unbuilt, lambda: (arrays()[0], {"validation_data": noisy()}))
     assert train(case, tmp_path / "run") is not None
     said = capsys.readouterr().err
-    assert 1 == said.count("the validation data goes on from one epoch")
-    found = bg.explain(unbuilt(), X, Y, epochs=3, **validation)
-    assert "validation" in [f.part for f in found.findings]
+    assert 1 == said.count("the state of the validation data cannot be saved")
+    found = bg.explain(unbuilt(), X, Y, validation_data=noisy())
+    assert [False] == [f.exact for f in found.findings if "vali" in f.part]
 
 
-def test_validation_on_our_own_data_goes_on(tmp_path: Path) -> None:
+def test_validation_generator_that_does_not_replay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """
-    Our own data, shuffled anew at each validation, goes on at the order that
-    it would have had.
+    A generator to validate on that yields other batches than before is found
+    out; one that yields the same again is not named.
     """
-    from harness import assert_exact
+    from data_cases import generator
 
-    def data() -> Any:
-        validation = bg.data.arrays(X, Y, batch_size=5, seed=9)
-        return arrays()[0], {"validation_data": validation}
-
-    cuts = [CutAt(10), CutAt(hook="on_epoch_begin:2")]
-    assert_exact(Case(everything, data), tmp_path / "run", cuts=cuts)
+    for make, expected in (
+        (unseeded, 1),
+        (lambda: generator(own_seed=4), 0),
+    ):
+        run_dir = tmp_path / f"run-{expected}"
+        given = {"validation_steps": 4}
+        case = Case(
+            unbuilt,
+            lambda make=make, given=given: (
+                arrays()[0],
+                {"validation_data": make(), **given},
+            ),
+        )
+        assert train(case, run_dir, cut=CutAt(9)) is None
+        assert train(case, run_dir) is not None
+        said = capsys.readouterr().err
+        assert expected == said.count("of the validation data did not yield")
+    found = bg.explain(unbuilt(), X, Y, validation_data=unseeded())
+    assert [None] == [f.exact for f in found.findings if "vali" in f.part]
