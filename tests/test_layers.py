@@ -46,6 +46,9 @@ NOT_DOWN = {
     ("training_state/build.py", "journal.announce"): (
         "what cannot be built is said to the person at the console"
     ),
+    ("training_state/jax.py", "journal.announce"): (
+        "that an accelerator is full is said there, too"
+    ),
     ("training_state/callback_states.py", "journal.announce"): (
         "a callback whose state is not known is named there, too"
     ),

@@ -6,6 +6,7 @@ Invariant: everything that the rest of the training depends on is in what
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from colab_keras_bg.callbacks.agreement import Agreement
@@ -14,13 +15,26 @@ from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Source
 from colab_keras_bg.data.validation import Validation
 from colab_keras_bg.tensor import LazyTensor
-from colab_keras_bg.training_state import build, random_state, snapshot
+from colab_keras_bg.training_state import build, random_state
 from colab_keras_bg.training_state.callback_states import CallbackStates
 from colab_keras_bg.training_state.plain import plain
 from colab_keras_bg.training_state.position import Position
+from colab_keras_bg.training_state.snapshot import Snapshots, assign
 from colab_keras_bg.training_state.variables import training_variables
 
 __all__ = ["Contents"]
+
+_SURE_LOOKS = 2
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was found out about the variables."""
+
+    variables: dict[str, Any]
+    described: dict[str, Any]
+    generator: dict[str, Any]
+    snapshots: Snapshots
 
 
 class Contents:
@@ -43,13 +57,34 @@ class Contents:
         self._source, self._validation = source, validation
         self._agreement = agreement
         self.callbacks = CallbackStates(())
-        # Finding all variables of a large model takes milliseconds.
-        self._found: dict[str, Any] | None = None
-        self._described: dict[str, Any] | None = None
+        self._known: _Known | None = None
+        self._looks, self._count = 0, 0
+
+    def look(self) -> None:
+        """Finds all variables: some milliseconds with hundreds of layers."""
+        self._looks += 1
+        found = training_variables(self._model)
+        self._known = _Known(
+            variables=found,
+            described=build.describe(self._model, found),
+            generator=random_state.global_seed_generator(),
+            snapshots=Snapshots(
+                {**found, **random_state.global_seed_generator()},
+                model=self._model,
+            ),
+        )
+        self._count = self._counted()
 
     def look_again(self) -> None:
-        """Finds the variables anew: a step or a callback may have made some."""
-        self._found = self._described = None
+        """Finds them anew where a step or a callback may have made some.
+
+        After the first step, and before the second epoch; later only if Keras
+        counts more or less of them.
+        """
+        if not self._looks:
+            self._known = None
+        elif self._looks < _SURE_LOOKS or self._counted() != self._count:
+            self.look()
 
     def take(
         self, position: Position, *, iterator: Any, steps_ahead: bool = False
@@ -68,13 +103,15 @@ class Contents:
         data, data_arrays = self._source.state(iterator, drawn=seen)
         validation, validation_arrays = self._validation.state()
         callbacks, callback_arrays = self.callbacks.capture()
-        if self._found is None or self._described is None:
-            self._found = training_variables(self._model)
-            self._described = build.describe(self._model, self._found)
-        tensors = snapshot.take(
-            {**self._found, **random_state.global_seed_generator()},
-            model=self._model,
-        )
+        known = self._known
+        if (
+            known is None
+            or known.generator != random_state.global_seed_generator()
+        ):
+            self.look()
+            known = self._known
+        assert known is not None  # noqa: S101 - `look` has set it
+        tensors = known.snapshots.take()
         arrays = {**data_arrays, **validation_arrays, **callback_arrays}
         for key, array in arrays.items():
             tensors[key] = LazyTensor.of(array)
@@ -96,7 +133,7 @@ class Contents:
                 "values": plain(history.history if history else {}),
             },
             "random": random_state.capture(),
-            "build": self._described,
+            "build": known.described,
             "fingerprint": self._agreement.fingerprint(),
             "versions": self._agreement.surroundings,
             "callbacks": callbacks,
@@ -109,13 +146,18 @@ class Contents:
             found: The checkpoint.
         """
         make = random_state.GLOBAL_SEED in found.tensors
-        snapshot.assign(
+        assign(
             {
                 **training_variables(self._model),
                 **random_state.global_seed_generator(make=make),
             },
             found.tensors,
         )
+
+    def _counted(self) -> int:
+        model = self._model
+        optimizer = getattr(model, "optimizer", None)
+        return len(model.variables) + len(getattr(optimizer, "variables", ()))
 
     def _steps_seen(self, *, steps_ahead: bool) -> int:
         """Batches of the iterator in use that were consumed."""

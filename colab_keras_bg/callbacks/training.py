@@ -320,7 +320,9 @@ class Training:
         if self._has_looked:
             return
         self._has_looked = True
-        self._agreement.fingerprint()  # Not in the middle of a save.
+        # Not in the middle of a save.
+        self._agreement.fingerprint()
+        self._contents.look()
         try:
             reasons = list(not_exact(self._model))
         except Exception as error:  # noqa: BLE001 - looking stops no training

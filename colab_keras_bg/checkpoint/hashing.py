@@ -16,7 +16,8 @@ import xxhash
 
 __all__ = ["BLOCK_BYTES", "Digest", "Hasher", "blocks", "content_hash"]
 
-BLOCK_BYTES = 8 << 20
+# Small, so that no thread waits long for the interpreter.
+BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)

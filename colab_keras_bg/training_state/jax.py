@@ -1,17 +1,18 @@
-"""JAX: snapshots copied on the device, before the next step takes the buffers.
+"""JAX: snapshots that the next step, which takes the buffers over, leaves alone.
 
-Invariant: nothing returned here shares a buffer with the training state: the
-training step donates its arguments, which deletes them.
+Invariant: nothing returned here is changed or deleted by a later step.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from colab_keras_bg.journal.announce import say
 
 __all__ = [
     "accelerators",
@@ -22,33 +23,76 @@ __all__ = [
     "version",
 ]
 
+# What a copy takes, and some room for what a step takes besides.
+_MARGIN = 1.2
 _FLAG = "--xla_gpu_deterministic_ops=true"
 
 
-def read(variables: Mapping[str, Any], *, model: Any) -> dict[str, Any]:
-    """The present values of Keras variables, copied on the device.
+def read(variables: Sequence[Any], *, model: Any) -> list[Any]:
+    """The present values, as arrays that stay what they are.
+
+    On a CPU as views of the buffers: a step to which a buffer is given that
+    somebody looks at leaves it alone and makes a new one. On an accelerator as
+    copies there, or on the host if there is no room.
 
     Args:
-        variables: Keras variables by key.
+        variables: Keras variables.
         model: The model being fitted; between two steps of an epoch the
             values lie in its state and not in the variables.
 
     Returns:
-        JAX arrays by key.
+        Arrays of NumPy or JAX, in the order given.
     """
     live = _live_values(model)
-    values = {
+    values = [
         # Not live.get: a variable's value is not there between two steps.
-        key: live[id(variable)] if id(variable) in live else variable.value  # noqa: SIM401
-        for key, variable in variables.items()
-    }
-    copied: dict[str, Any] = _copy()(values)
-    return copied
+        live[id(variable)] if id(variable) in live else variable.value  # noqa: SIM401
+        for variable in variables
+    ]
+    if _on_host(values):
+        return [np.asarray(value) for value in values]
+    if _fit_again(values):
+        copied: list[Any] = _copy()(values)
+        return copied
+    _say_no_room()
+    return [np.array(value) for value in values]
 
 
 def value_of(array: Any) -> np.ndarray[Any, Any]:
-    """The values of a JAX array, on the host."""
+    """The values of an array, on the host."""
     return np.asarray(array)
+
+
+def _on_host(values: Sequence[Any]) -> bool:
+    """Whether all of them are in the memory that NumPy sees."""
+    return all(
+        device.platform == "cpu"
+        for value in values[:1]
+        for device in value.devices()
+    )
+
+
+@functools.cache
+def _say_no_room() -> None:
+    say(
+        "the accelerator has no room for a second copy of the training state: "
+        "each save stops the training while it is copied to the host"
+    )
+
+
+def _fit_again(values: Sequence[Any]) -> bool:
+    """Whether the devices have room for a copy; yes if they do not tell."""
+    needed: dict[Any, int] = {}
+    for value in values:
+        for shard in value.addressable_shards:
+            needed.setdefault(shard.device, 0)
+            needed[shard.device] += int(shard.data.nbytes)
+    for device, size_bytes in needed.items():
+        stats = device.memory_stats() or {}
+        limit, used = stats.get("bytes_limit"), stats.get("bytes_in_use")
+        if limit and used is not None and limit - used < _MARGIN * size_bytes:
+            return False
+    return True
 
 
 def _live_values(model: Any) -> dict[int, Any]:

@@ -25,6 +25,9 @@ from colab_keras_bg.training_state.untracked import (
 __all__ = ["REPLICA", "layers_by_path", "optimizers", "training_variables"]
 
 REPLICA = "replica/"
+# What Keras keeps in a layer that is no place of a sublayer.
+_NOT_CHILDREN = frozenset({"_layers", "_operations", "_functional", "_tracker"})
+_NO_LAYER = (str, int, float, bool, bytes, type(None))
 
 
 def training_variables(model: Any) -> dict[str, Any]:
@@ -119,6 +122,8 @@ def _children(layer: Any) -> Iterator[tuple[str, Any]]:
             count = names.get(name, 0)
             names[name] = count + 1
             yield f"layers/{name}_{count}" if count else f"layers/{name}", child
+    if not layer._layers:
+        return
     by_attribute = dict(_attributes(layer))
     for index, child in enumerate(layer._layers):
         yield by_attribute.get(id(child), f"sublayers/{index}"), child
@@ -126,7 +131,7 @@ def _children(layer: Any) -> Iterator[tuple[str, Any]]:
 
 def _attributes(layer: Any) -> Iterator[tuple[int, str]]:
     for name, value in vars(layer).items():
-        if name in ("_layers", "_operations", "_functional", "_tracker"):
+        if name in _NOT_CHILDREN or isinstance(value, _NO_LAYER):
             continue
         for path, item in _items(name, value):
             yield id(item), path
