@@ -15,11 +15,10 @@ from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Source
 from colab_keras_bg.data.validation import Validation
 from colab_keras_bg.tensor import LazyTensor
-from colab_keras_bg.training_state import build, random_state
+from colab_keras_bg.training_state import build, random_state, snapshot
 from colab_keras_bg.training_state.callback_states import CallbackStates
 from colab_keras_bg.training_state.plain import plain
 from colab_keras_bg.training_state.position import Position
-from colab_keras_bg.training_state.snapshot import Snapshots, assign
 from colab_keras_bg.training_state.variables import training_variables
 
 __all__ = ["Contents"]
@@ -34,7 +33,7 @@ class _Known:
     variables: dict[str, Any]
     described: dict[str, Any]
     generator: dict[str, Any]
-    snapshots: Snapshots
+    snapshots: snapshot.Snapshots
 
 
 class Contents:
@@ -68,7 +67,7 @@ class Contents:
             variables=found,
             described=build.describe(self._model, found),
             generator=random_state.global_seed_generator(),
-            snapshots=Snapshots(
+            snapshots=snapshot.Snapshots(
                 {**found, **random_state.global_seed_generator()},
                 model=self._model,
             ),
@@ -146,7 +145,7 @@ class Contents:
             found: The checkpoint.
         """
         make = random_state.GLOBAL_SEED in found.tensors
-        assign(
+        snapshot.assign(
             {
                 **training_variables(self._model),
                 **random_state.global_seed_generator(make=make),

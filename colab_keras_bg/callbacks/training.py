@@ -320,8 +320,7 @@ class Training:
         if self._has_looked:
             return
         self._has_looked = True
-        # Not in the middle of a save.
-        self._agreement.fingerprint()
+        self._agreement.fingerprint()  # Not in the middle of a save.
         self._contents.look()
         try:
             reasons = list(not_exact(self._model))

@@ -1,4 +1,4 @@
-"""JAX: snapshots that the next step, which takes the buffers over, leaves alone.
+"""JAX: snapshots that the next step, which takes buffers over, leaves alone.
 
 Invariant: nothing returned here is changed or deleted by a later step.
 """
