@@ -97,14 +97,31 @@ class NoSpaceError(StorageError):
         name: The object that was being written.
     """
 
-    def __init__(self, name: str, *, where: str) -> None:
-        """Names the object and the storage."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        where: str,
+        needed_bytes: int | None = None,
+        free_bytes: int | None = None,
+    ) -> None:
+        """Names the object and the storage, and what it lacks if known."""
         self.name = name
+        lack = ""
+        if needed_bytes is not None and free_bytes is not None:
+            lack = (
+                f" ({_megabytes(needed_bytes)} needed, "
+                f"{_megabytes(free_bytes)} free)"
+            )
         super().__init__(
-            f"No space left while writing {name!r} in {where}. Free some "
+            f"No space left while writing {name!r} in {where}{lack}. Free some "
             "space, or keep fewer checkpoints (--keep_last, --keep_every)."
         )
         self.errno = errno.ENOSPC
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.0f} MB"
 
 
 class StorageUnavailableError(StorageError):

@@ -14,17 +14,22 @@ seen the finished step and the data has not moved: the place to save.
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 import keras
 
-__all__ = ["FitLoop", "Turns", "epoch_iterator_of"]
+__all__ = ["FitLoop", "Turns", "epoch_iterator_of", "is_interactive"]
 
 Turns = Iterator[tuple[Any, ...]]
+
+# The generators that any `fit` of this process was given.
+_generators_used: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class FitLoop:
@@ -86,6 +91,20 @@ class FitLoop:
     def validation_data(self) -> Any:
         """What this `fit` was given to validate on."""
         return self._given.get("validation_data")
+
+    @property
+    def used_before(self) -> str | None:
+        """What to say of a generator that an earlier `fit` drew from."""
+        given = [self._given.get("x"), self.validation_data]
+        generators = [data for data in given if inspect.isgenerator(data)]
+        used = [data for data in generators if data in _generators_used]
+        _generators_used.update(generators)
+        if not used:
+            return None
+        return (
+            "an earlier fit drew from the same generator, and a new process "
+            "begins it anew. Make a new generator for each fit"
+        )
 
     def wrap_turns(
         self, wrapper: Callable[[Callable[[], Turns]], Turns]
@@ -207,6 +226,11 @@ class FitLoop:
         if known is None or per_epoch is not None:
             return most
         return max(1, min(most, int(known) - int(turn[0])))
+
+
+def is_interactive() -> bool:
+    """Whether a person may call `fit` again, in a notebook or at a prompt."""
+    return not hasattr(sys.modules.get("__main__"), "__file__")
 
 
 def epoch_iterator_of(model: Any, **arguments: Any) -> Any:

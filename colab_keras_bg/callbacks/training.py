@@ -24,7 +24,7 @@ from typing import Any
 
 from colab_keras_bg.callbacks.agreement import Agreement
 from colab_keras_bg.callbacks.contents import Contents
-from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
+from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns, is_interactive
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
@@ -102,7 +102,8 @@ class Training:
             self._run.training_begins()
         else:
             self._put_back(found)
-        self._say([unsteady(), self._validation.not_exact])
+        used = self._loop.used_before
+        self._say([unsteady(), self._validation.not_exact, used])
         self._loop.wrap_turns(self._turns)
 
     def epoch_begins(self, epoch: int) -> None:
@@ -229,6 +230,10 @@ class Training:
         )
         if ended or position.epoch >= self._epochs:
             self._model._initial_epoch = self._epochs
+            # The next `fit` may go on with the same data.
+            self._source.pass_by(self._saved(found))
+            self._validation.pass_by()
+            random_state.apply(found.state["random"])
             say(
                 f"this fit had ended at step {position.step}; nothing is "
                 "trained again"
@@ -242,16 +247,18 @@ class Training:
         )
 
     def _refuse_another_model(self, found: Checkpoint) -> None:
-        """One after the other on other data, two models need two runs."""
+        """One after the other, two models need two runs."""
         path = str(self._run.path)
         others = any(
             path in done and model is not self._model
             for model, done in _fits_done.items()
         )
-        if others and self._agreement.data_differs(found):
+        # A cell that is run again makes its model anew.
+        again = is_interactive() and not self._agreement.data_differs(found)
+        if others and not again:
             raise UsageError(
                 f"{path} holds what another model of this program was trained "
-                "to on other data: give each model a run directory of its own."
+                "to: give each model a run directory of its own."
             )
 
     def _apply_callback_states(self) -> None:

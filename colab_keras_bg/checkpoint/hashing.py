@@ -14,7 +14,14 @@ import google_crc32c
 import numpy as np
 import xxhash
 
-__all__ = ["BLOCK_BYTES", "Digest", "Hasher", "blocks", "content_hash"]
+__all__ = [
+    "BLOCK_BYTES",
+    "Digest",
+    "Hasher",
+    "blocks",
+    "content_hash",
+    "tensor_hash",
+]
 
 # Small, so that no thread waits long for the interpreter.
 BLOCK_BYTES = 1 << 20
@@ -80,3 +87,16 @@ def blocks(data: bytes | memoryview) -> Iterator[memoryview]:
 def content_hash(data: bytes | memoryview) -> str:
     """The XXH3 hash of 128 bits, as 32 hexadecimal digits."""
     return xxhash.xxh3_128_hexdigest(data)
+
+
+def tensor_hash(dtype: str, shape: tuple[int, ...], data: memoryview) -> str:
+    """The XXH3 hash of 128 bits of what a tensor is, and of its bytes.
+
+    Args:
+        dtype: Its dtype's name in the file.
+        shape: Its shape.
+        data: Its bytes.
+    """
+    hasher = xxhash.xxh3_128(f"{dtype}{list(shape)}\n".encode())
+    hasher.update(data)
+    return hasher.hexdigest()

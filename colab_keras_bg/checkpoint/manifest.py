@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from colab_keras_bg.checkpoint.hashing import Digest, content_hash
@@ -36,7 +36,10 @@ class Manifest:
         tensors_file: The name of the safetensors file.
         state_file: The name of the JSON file with everything else.
         files: The digest of each file, by name.
-        tensors: The XXH3 hash of 128 bits of each tensor's bytes, by key.
+        tensors: The `tensor_hash` of each tensor, by key.
+        references: The tensors that lie in a file of an earlier step, by
+            key: that step, and the file's name.
+        metrics: What was last reported, by name.
     """
 
     step: int
@@ -46,10 +49,17 @@ class Manifest:
     state_file: str
     files: Mapping[str, Digest]
     tensors: Mapping[str, str]
+    references: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def origins(self) -> frozenset[tuple[int, str]]:
+        """The files of earlier steps that it needs, each with its step."""
+        return frozenset(self.references.values())
 
     @property
     def size_bytes(self) -> int:
-        """The size of all its files."""
+        """The size of all its own files."""
         return sum(digest.size_bytes for digest in self.files.values())
 
     def to_bytes(self) -> bytes:
@@ -124,6 +134,12 @@ class Manifest:
                 key: _hash(value, digits=32)
                 for key, value in body["tensors"].items()
             },
+            references={
+                key: _place(value) for key, value in body["references"].items()
+            },
+            metrics={
+                name: _number(value) for name, value in body["metrics"].items()
+            },
         )
         if not all(map(is_data_file_name, files)):
             raise ValueError("a file name that is not ours")
@@ -134,12 +150,29 @@ class Manifest:
             and is_data_file_name(manifest.state_file, "state")
         ):
             raise ValueError("a file without a digest, or of another kind")
+        if not manifest.references.keys() <= manifest.tensors.keys() or any(
+            origin >= manifest.step for origin, _ in manifest.origins
+        ):
+            raise ValueError("a reference to what cannot be there")
         return manifest
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError("not a number of things")
+    return value
+
+
+def _place(value: Any) -> tuple[int, str]:
+    step, name = value
+    if not isinstance(name, str) or not is_data_file_name(name, "tensors"):
+        raise ValueError("a file name that is not ours")
+    return _count(step), name
+
+
+def _number(value: Any) -> float:
+    if type(value) is not float or not math.isfinite(value):
+        raise ValueError("not a number")
     return value
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from colab_keras_bg.checkpoint import tensors as safetensors
 from colab_keras_bg.checkpoint.hashing import Digest, Hasher, blocks
-from colab_keras_bg.checkpoint.layout import MANIFEST
+from colab_keras_bg.checkpoint.layout import MANIFEST, step_directory
 from colab_keras_bg.checkpoint.manifest import MAX_BYTES, Manifest
 from colab_keras_bg.errors import (
     DamagedCheckpointError,
@@ -68,21 +68,30 @@ def read_manifest(storage: Storage, directory: str, *, step: int) -> Manifest:
 
 
 def read_checkpoint(
-    storage: Storage, directory: str, manifest: Manifest
+    storage: Storage, prefix: str, manifest: Manifest
 ) -> Checkpoint:
-    """Reads and verifies the files that a manifest names.
+    """Reads and verifies the files that a manifest names or refers to.
+
+    Args:
+        storage: Where it lies.
+        prefix: The folder of all steps.
+        manifest: Its manifest.
 
     Raises:
         DamagedCheckpointError: If anything of them is not as committed.
         StorageUnavailableError: If one cannot be read.
     """
+    directory = f"{prefix}/{step_directory(manifest.step)}"
     files = {
         name: _verified(storage, directory, name, digest, manifest.step)
         for name, digest in manifest.files.items()
     }
     return Checkpoint(
         manifest,
-        tensors=_tensors(manifest, files[manifest.tensors_file]),
+        tensors={
+            **_tensors(manifest, files[manifest.tensors_file]),
+            **_referenced(storage, prefix, manifest),
+        },
         state=_state(manifest, files[manifest.state_file]),
     )
 
@@ -121,11 +130,48 @@ def _tensors(
         tensors = safetensors.parse(content)
     except ValueError as error:
         raise _damaged(manifest.step, name, error) from None
-    if tensors.keys() != manifest.tensors.keys():
+    own = manifest.tensors.keys() - manifest.references.keys()
+    if tensors.keys() != own:
         raise _damaged(
             manifest.step, name, f"its tensors are not those of {MANIFEST}"
         )
     return tensors
+
+
+def _referenced(
+    storage: Storage, prefix: str, manifest: Manifest
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors that lie in files of earlier steps.
+
+    Each is verified by itself: of those files nothing else is needed, and
+    what else they say is not believed.
+    """
+    found = {}
+    for step, file in sorted(manifest.origins):
+        name = f"{step_directory(step)}/{file}"
+        try:
+            views = safetensors.parse(storage.map(f"{prefix}/{name}"))
+        except ObjectNotFoundError:
+            raise _damaged(
+                manifest.step, name, "it is missing, or not a file"
+            ) from None
+        except ValueError as error:
+            raise _damaged(manifest.step, name, error) from None
+        for key, place in manifest.references.items():
+            if place != (step, file):
+                continue
+            view = views.get(key)
+            if (
+                view is None
+                or safetensors.hash_of_view(view) != manifest.tensors[key]
+            ):
+                raise _damaged(
+                    manifest.step,
+                    name,
+                    f"its tensor {key!r:.80} is not what was written",
+                )
+            found[key] = view
+    return found
 
 
 def _state(manifest: Manifest, content: memoryview) -> dict[str, Any]:

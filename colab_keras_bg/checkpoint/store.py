@@ -28,6 +28,7 @@ from colab_keras_bg.checkpoint.layout import (
     step_of,
 )
 from colab_keras_bg.checkpoint.manifest import Manifest
+from colab_keras_bg.checkpoint.origins import Origins
 from colab_keras_bg.checkpoint.policies import KeepPolicy
 from colab_keras_bg.checkpoint.reading import (
     Checkpoint,
@@ -43,7 +44,7 @@ from colab_keras_bg.errors import (
     StepNotFoundError,
     StorageError,
 )
-from colab_keras_bg.storage.interface import Storage
+from colab_keras_bg.storage.interface import Storage, check_space
 from colab_keras_bg.tensor import LazyTensor
 
 __all__ = ["Checkpoint", "CheckpointStore"]
@@ -70,6 +71,8 @@ class CheckpointStore:
         self._prefix = prefix
         self._clock = clock
         self._verdicts: dict[int, bool] = {}  # What saving or reading showed.
+        self._origins = Origins(storage, prefix)
+        self._base: Manifest | None = None  # What a save may refer to.
 
     def describe(self) -> str:
         """Where the checkpoints lie, for people."""
@@ -82,14 +85,19 @@ class CheckpointStore:
         attempt: int,
         tensors: Mapping[str, LazyTensor],
         state: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
     ) -> Manifest:
         """Commits a checkpoint.
+
+        A tensor that is what it was in the last checkpoint saved or loaded
+        here is not written again but referred to.
 
         Args:
             step: Training batches consumed since the run began.
             attempt: The attempt that saves.
-            tensors: The tensors by key, fetched one at a time.
+            tensors: The tensors by key, fetched one at a time, and released.
             state: Everything else; JSON values only.
+            metrics: What was last reported, finite numbers by name.
 
         Returns:
             The manifest. The checkpoint is committed when this returns, and
@@ -106,9 +114,15 @@ class CheckpointStore:
         if self._manifest_exists(step):
             self._give_up_damaged(step)
         hashes: dict[str, str] = {}
+        references: dict[str, tuple[int, str]] = {}
+        if self._base is not None and self._base.step < step:
+            hashes, references = self._origins.unchanged(tensors, self._base)
+        written = {k: t for k, t in tensors.items() if k not in references}
+        size_bytes = sum(t.size_bytes for t in written.values()) + len(content)
+        check_space(self._storage, self._directory(step), size_bytes)
         pieces = {
             data_file_name("tensors", attempt=attempt): safetensors.serialize(
-                tensors, hashes=hashes
+                written, hashes=hashes
             ),
             data_file_name("state", attempt=attempt): blocks(content),
         }
@@ -125,13 +139,16 @@ class CheckpointStore:
                 state_file=state_file,
                 files=files,
                 tensors=hashes,
+                references=references,
+                metrics=dict(metrics or {}),
             )
             self._create(step, MANIFEST, [manifest.to_bytes()])
         except BaseException:
             with contextlib.suppress(StorageError):  # Then `sweep` does it.
                 self._discard([f"{self._directory(step)}/{f}" for f in files])
             raise
-        self._verdicts[step] = True
+        self._verdicts[step], self._base = True, manifest
+        self._origins.learn(manifest)
         return manifest
 
     def steps(self) -> list[int]:
@@ -159,11 +176,13 @@ class CheckpointStore:
             StorageUnavailableError: If it cannot be read.
         """
         try:
-            return read_manifest(
+            found = read_manifest(
                 self._storage, self._directory(step), step=step
             )
         except ObjectNotFoundError:
             raise StepNotFoundError(step, available=self.steps()) from None
+        self._origins.learn(found)
+        return found
 
     def load(self, step: int) -> Checkpoint:
         """Reads and verifies one checkpoint.
@@ -175,14 +194,17 @@ class CheckpointStore:
         """
         try:
             found = read_checkpoint(
-                self._storage, self._directory(step), self.manifest(step)
+                self._storage, self._prefix, self.manifest(step)
             )
         except DamagedCheckpointError:
             self._verdicts[step] = False
+            self._base = None  # Rather write too much than refer to damage.
             if not self._manifest_exists(step):  # Deleted while we read.
                 raise StepNotFoundError(step, available=self.steps()) from None
             raise
         self._verdicts[step] = True
+        if self._base is None or self._base.step <= step:
+            self._base = found.manifest
         return found
 
     def latest(
@@ -230,8 +252,21 @@ class CheckpointStore:
             raise StepNotFoundError(step, available=self.steps())
         directory = self._directory(step)
         self._verdicts.pop(step, None)
+        if self._base is not None and self._base.step == step:
+            self._base = None
+        needed = self._origins.of(step)
         self._storage.delete(f"{directory}/{MANIFEST}")
-        self._discard([i.name for i in self._storage.list(f"{directory}/")])
+        self._origins.forget(step)
+        steps = self.steps()
+        doomed = [i.name for i in self._storage.list(f"{directory}/")]
+        # What only this one needed of steps that were deleted before it.
+        doomed += [
+            f"{self._directory(origin)}/{file}"
+            for origin, file in needed
+            if origin not in steps
+        ]
+        kept = self._origins.in_use(steps)
+        self._discard([name for name in doomed if not kept(name)])
 
     def retain(self, policy: KeepPolicy) -> list[int]:
         """Deletes what a policy does not keep.
@@ -265,10 +300,13 @@ class CheckpointStore:
         A quick look that reads no tensors: for deciding what to keep.
         """
         try:
+            manifest = self.manifest(step)
+            for origin, file in manifest.origins:
+                self._storage.info(f"{self._directory(origin)}/{file}")
             return all(
                 self._storage.info(f"{self._directory(step)}/{name}").size_bytes
                 == digest.size_bytes
-                for name, digest in self.manifest(step).files.items()
+                for name, digest in manifest.files.items()
             )
         except (
             DamagedCheckpointError,
@@ -278,7 +316,7 @@ class CheckpointStore:
             return False
 
     def sweep(self) -> list[str]:
-        """Removes files that no manifest names. Only for the one writer.
+        """Removes files that no manifest needs. Only for the one writer.
 
         Folders whose manifest is damaged are left as they are.
 
@@ -290,6 +328,7 @@ class CheckpointStore:
             StorageUnavailableError: If that cannot be told.
         """
         named = {step: self._named(step) for step in self.steps()}
+        kept = self._origins.in_use(list(named))
         doomed = []
         for info in self._storage.list(f"{self._prefix}/"):
             directory, _, file = info.name[len(self._prefix) + 1 :].partition(
@@ -297,7 +336,7 @@ class CheckpointStore:
             )
             step = step_of(directory)
             names = named.get(step, frozenset()) if step is not None else None
-            if names is not None and file not in names:
+            if names is not None and file not in names and not kept(info.name):
                 doomed.append(info.name)
         removed = self._discard(doomed)
         return removed + list(self._storage.sweep(self._prefix))

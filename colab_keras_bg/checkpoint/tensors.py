@@ -18,10 +18,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from colab_keras_bg.checkpoint.hashing import blocks, content_hash
+from colab_keras_bg.checkpoint.hashing import blocks, tensor_hash
 from colab_keras_bg.tensor import LazyTensor
 
-__all__ = ["MAX_HEADER_BYTES", "parse", "serialize"]
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "hash_of",
+    "hash_of_view",
+    "parse",
+    "serialize",
+]
 
 MAX_HEADER_BYTES = 100_000_000  # The limit of the reference reader.
 _MAX_DIMENSIONS = 64  # NumPy's.
@@ -53,12 +59,12 @@ def serialize(
 ) -> Iterator[bytes | memoryview]:
     """Writes a safetensors file piece by piece.
 
-    Each tensor is fetched when its turn comes and let go after its last
+    Each tensor is fetched when its turn comes and released after its last
     block, so that no second copy of all of them ever exists.
 
     Args:
         tensors: The tensors by key; written in this order.
-        hashes: Receives the content hash of each tensor, by key.
+        hashes: Receives the hash of each tensor whose hash is not there yet.
 
     Yields:
         The file's bytes, in order.
@@ -70,10 +76,50 @@ def serialize(
     """
     yield _header(tensors)
     for key in list(tensors):
-        values = _fetched(key, tensors[key])
-        data = memoryview(values.reshape(-1).view(np.uint8))
-        hashes[key] = content_hash(data)
+        tensor = tensors[key]
+        data = _bytes_of(_fetched(key, tensor))
+        if key not in hashes:
+            hashes[key] = _hash(tensor, data)
         yield from blocks(data)
+        del data
+        tensor.release()
+
+
+def hash_of(key: str, tensor: LazyTensor) -> str:
+    """The hash of a tensor, without releasing it.
+
+    Args:
+        key: Its key, for the message.
+        tensor: The tensor.
+
+    Raises:
+        ValueError: As `serialize`.
+    """
+    _check(key, tensor)
+    return _hash(tensor, _bytes_of(_fetched(key, tensor)))
+
+
+def hash_of_view(array: np.ndarray[Any, Any]) -> str:
+    """The hash of a tensor that `parse` returned."""
+    return tensor_hash(
+        _NAMES[array.dtype], array.shape, _bytes_of(np.asarray(array))
+    )
+
+
+def _hash(tensor: LazyTensor, data: memoryview) -> str:
+    return tensor_hash(_NAMES[tensor.dtype], tensor.shape, data)
+
+
+def _bytes_of(values: np.ndarray[Any, Any]) -> memoryview:
+    return memoryview(values.reshape(-1).view(np.uint8))
+
+
+def _check(key: str, tensor: LazyTensor) -> None:
+    if tensor.dtype not in _NAMES or key == _METADATA:
+        raise ValueError(
+            f"{key}: a safetensors file cannot hold {tensor.dtype} "
+            "under this name"
+        )
 
 
 def _fetched(key: str, tensor: LazyTensor) -> np.ndarray[Any, Any]:
@@ -90,11 +136,7 @@ def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
     entries: dict[str, Any] = {_METADATA: {"format": "np"}}
     end = 0
     for key, tensor in tensors.items():
-        if tensor.dtype not in _NAMES or key == _METADATA:
-            raise ValueError(
-                f"{key}: a safetensors file cannot hold {tensor.dtype} "
-                "under this name"
-            )
+        _check(key, tensor)
         start, end = end, end + tensor.size_bytes
         entries[key] = {
             "dtype": _NAMES[tensor.dtype],

@@ -32,6 +32,7 @@ __all__ = [
     "Passes",
     "StreamPasses",
     "TFDataPasses",
+    "pass_over",
 ]
 
 _PREFIX = "validation"
@@ -191,6 +192,19 @@ class TFDataPasses(Passes):
         """See `Passes.go_on_from`."""
         if _START in arrays:
             self._starts.last_start = bytes(arrays[_START])
+
+
+def pass_over(dataset: Any, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Brings what a `tf.data.Dataset` counts to where a `TFDataPasses` was.
+
+    Args:
+        dataset: The dataset.
+        arrays: What its `state` returned.
+    """
+    if _START in arrays:
+        starts = RestartedIterators(dataset)
+        starts.last_start = bytes(arrays[_START])
+        starts.count_from_last()
 
 
 class GeneratorPasses(Passes):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from colab_keras_bg.data.loads import Loads
 from colab_keras_bg.data.source import Saved, Source, State
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state.packed import Arrays, pack, unpack
@@ -42,7 +43,15 @@ class _PyDatasetSource(Source):
         return state, arrays
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
-        """See `Source.put_back`; the order was put back before."""
+        """See `Source.put_back`; in an epoch's middle it was put back."""
+        if iterator is None:
+            self._put_back_own(saved)
+
+    def pass_by(self, saved: Saved) -> None:
+        """See `Source.pass_by`."""
+        self._put_back_own(saved)
+
+    def _put_back_own(self, saved: Saved) -> None:
         if "own" in saved.state and hasattr(self._dataset, "set_state"):
             self._dataset.set_state(unpack(saved.state["own"], saved.tensors))
 
@@ -94,6 +103,7 @@ class PyDatasetOrder(_PyDatasetSource):
             )
             say(f"not exact after an interruption: {self.guarantee}")
         self._order: list[int] = []
+        self._loads = Loads(self._dataset, alone=self._adapter.enqueuer is None)
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`."""
@@ -107,7 +117,13 @@ class PyDatasetOrder(_PyDatasetSource):
             self._order, batch = list(range(self._dataset.num_batches)), 0
             if self._shuffle:
                 random.shuffle(self._order)
-        self._show(_Rest(self._dataset, self._order[batch:]))
+        goes_on = saved is not None and not saved.between
+        if saved is not None and goes_on:
+            # Before a worker loads a batch; the epoch has begun already.
+            self._put_back_own(saved)
+            self.draws_from = self._loads.go_on_from(saved.state.get("draws"))
+        self._loads.begin_at(batch)
+        self._show(_Rest(self._loads, self._order[batch:], has_begun=goes_on))
         self._adapter.shuffle = False
         if self._adapter.enqueuer is not None:
             self._adapter.enqueuer.shuffle = False
@@ -118,6 +134,7 @@ class PyDatasetOrder(_PyDatasetSource):
         goes_on = self._epoch_iterator.steps_per_epoch and drawn
         if iterator is not None or goes_on:
             arrays[_ORDER] = np.asarray(self._order, dtype=np.int64)
+            state["draws"] = self._loads.state_after(drawn)
         return state, arrays
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
@@ -171,9 +188,12 @@ class EndlessPyDataset(_PyDatasetSource):
 class _Rest:
     """What is left of an epoch of a `PyDataset`, as one."""
 
-    def __init__(self, dataset: Any, order: Sequence[int]) -> None:
+    def __init__(
+        self, dataset: Any, order: Sequence[int], *, has_begun: bool
+    ) -> None:
         self._dataset = dataset
         self._order = order
+        self._has_begun = has_begun
 
     @property
     def num_batches(self) -> int:
@@ -186,7 +206,9 @@ class _Rest:
         return self._dataset[self._order[index]]
 
     def on_epoch_begin(self) -> None:
-        self._dataset.on_epoch_begin()
+        has_begun, self._has_begun = self._has_begun, False
+        if not has_begun:
+            self._dataset.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         self._dataset.on_epoch_end()

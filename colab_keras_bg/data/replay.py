@@ -31,14 +31,19 @@ class Replay(Source):
         "interrupted epoch are drawn again and dropped"
     )
 
+    # Whether making an iterator changes those made later.
+    _counts_iterators = False
+
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`."""
         super().__init__(epoch_iterator)
         self._start: Mapping[str, Any] = random_state.host_state()
-        original = epoch_iterator._get_iterator
+        self._made = 0
+        self._make_iterable = original = epoch_iterator._get_iterator
 
         def get_iterator() -> Any:
             self._before_iterator()
+            self._made += 1
             return original()
 
         # On the instance, which belongs to this one `fit`.
@@ -47,22 +52,34 @@ class Replay(Source):
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`; making an iterator may draw, too."""
         if saved is not None and not saved.between:
+            self._count_up_to(int(saved.state.get("made", 1)) - 1)
             self._go_to_start(saved)
 
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
-        return {"kind": "replay", "start": self._start}, {}
+        return {"kind": "replay", "start": self._start, "made": self._made}, {}
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`."""
         keras_iterator = self._epoch_iterator
+        made = int(saved.state.get("made", 0))
         if iterator is None and keras_iterator.steps_per_epoch:
+            self._count_up_to(made - 1)
             # Keras makes the next one as soon as one has ended.
             self._go_to_start(saved)
             iterator = iter(keras_iterator._get_iterator())
             keras_iterator._current_iterator = iterator
+        elif iterator is None:
+            self._count_up_to(made)
         if iterator is not None and saved.drawn:
             self._draw_again(iterator, saved.drawn)
+
+    def _count_up_to(self, made: int) -> None:
+        """Makes the iterators that were made before; some data counts them."""
+        while self._made < made:
+            self._made += 1
+            if self._counts_iterators:
+                iter(self._make_iterable())
 
     def _before_iterator(self) -> None:
         """Told before each iterator is made."""

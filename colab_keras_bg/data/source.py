@@ -101,6 +101,15 @@ class Source(ABC):
             iterator: The iterator.
         """
 
+    def pass_by(self, saved: Saved) -> None:  # noqa: B027
+        """Told, in place of all else, if this `fit` had ended before.
+
+        What it left behind in data that others share is put back.
+
+        Args:
+            saved: What the checkpoint tells.
+        """
+
     @property
     def _goes_on(self) -> bool:
         """Whether the iterator in use goes on in the coming epoch."""

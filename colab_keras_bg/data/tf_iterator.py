@@ -24,6 +24,8 @@ __all__ = [
 
 ITERATOR = "data/iterator"
 START = "data/iterator_start"
+# The state at the start of the pass that filled a cache.
+_FILLED = "data/iterator_of_cache"
 _LARGE_BYTES = 50 << 20
 
 
@@ -36,6 +38,7 @@ class TFIterator(Replay):
 
     exact = True
     guarantee = "by the state of the tf.data iterator"
+    _counts_iterators = True
 
     def __init__(self, epoch_iterator: Any) -> None:
         """See `Source.__init__`."""
@@ -49,12 +52,31 @@ class TFIterator(Replay):
         self._said_large = False
         self._first_state: bytes | None = None
         self._seen: Any = None
+        # A cache in memory may hold an order that only its first pass had.
+        dataset = getattr(adapter, "_dataset", None)
+        graph = _graph_of(dataset)
+        self._caches = b"CacheDataset" in graph and (
+            b"Shuffle" in graph or b"Random" in graph
+        )
+        self._filled_from: bytes | None = None
+
+    def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
+        """See `Source.epoch_begins`."""
+        super().epoch_begins(epoch, saved)
+        if saved is not None and _FILLED in saved.tensors:
+            self._filled_from = bytes(saved.tensors[_FILLED])
+
+    def pass_by(self, saved: Saved) -> None:
+        """See `Source.pass_by`; a shuffle's count is shared by all."""
+        self.put_back(None, saved)
 
     def epoch_starts(self, iterator: Any) -> None:
         """Keeps the state of an iterator from which nothing was drawn yet."""
         if iterator is not self._seen:
             self._seen = iterator
             self._first_state = self._bytes_of(iterator)
+            if self._caches and self._filled_from is None:
+                self._filled_from = self._first_state
 
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`.
@@ -72,9 +94,16 @@ class TFIterator(Replay):
         start, use = self._first_state, "iterator"
         if start is not None and _shuffles(state) < _shuffles(start):
             drawn_from = subject is not None
-            use = "draw" if drawn_from and self._repeats(start) else "both"
+            anew = self._repeats(start) or (
+                self._caches and iterator is not None
+            )
+            use = "draw" if drawn_from and anew else "both"
         # The start goes along in any case: the next attempt may need it.
-        found = {ITERATOR: state if use != "draw" else None, START: start}
+        found = {
+            ITERATOR: state if use != "draw" else None,
+            START: start,
+            _FILLED: self._filled_from,
+        }
         return (
             {"kind": "tf.data iterator", "use": use},
             {
@@ -92,23 +121,37 @@ class TFIterator(Replay):
             super().put_back(iterator, saved)
             return
         keras_iterator = self._epoch_iterator
-        subject = iterator or iter(keras_iterator._get_iterator())
         state, start = saved.tensors.get(ITERATOR), saved.tensors.get(START)
+        use = saved.state["use"]
+        if use == "both" and start is not None:
+            # On an iterator that nobody draws from, it puts back how many
+            # orders were given out, which all iterators share.
+            other = iter(self._make_iterable())
+            adapter.set_iterator_bytes(other, bytes(start))
+        if iterator is None:
+            self._fill_cache(saved)
+        subject = iterator or iter(keras_iterator._get_iterator())
         if state is not None:
             adapter.set_iterator_bytes(subject, bytes(state))
         if start is not None:
             self._first_state, self._seen = bytes(start), subject
-        use = saved.state["use"]
-        if use == "both" and self._first_state is not None:
-            # On an iterator that nobody draws from, it puts back how many
-            # orders were given out, which all iterators share.
-            other = iter(keras_iterator._get_iterator())
-            adapter.set_iterator_bytes(other, self._first_state)
         if use == "draw" and self._first_state is not None:
             adapter.set_iterator_bytes(subject, self._first_state)
             self._draw_again(subject, saved.drawn)
         if iterator is None and (state is not None or use == "draw"):
             keras_iterator._current_iterator = subject
+
+    def _fill_cache(self, saved: Saved) -> None:
+        """Fills a cache in memory as the first pass over the data did."""
+        from colab_keras_bg.training_state import tensorflow as adapter
+
+        if _FILLED not in saved.tensors:
+            return
+        say("filling the cache of the tf.data pipeline as it was filled before")
+        first = iter(self._make_iterable())
+        adapter.set_iterator_bytes(first, bytes(saved.tensors[_FILLED]))
+        for _ in first:
+            pass
 
     def _repeats(self, start: bytes) -> bool:
         """Whether a shuffle may begin anew in the life of one iterator."""
@@ -156,6 +199,10 @@ class TFDataElsewhere(Replay):
         super().epoch_begins(epoch, saved)
         if saved is not None and not saved.between:
             self._starts.next_start = _start_in(saved)
+
+    def pass_by(self, saved: Saved) -> None:
+        """See `Source.pass_by`; a shuffle's count is shared by all."""
+        self.put_back(None, saved)
 
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
@@ -226,15 +273,29 @@ class RestartedIterators:
         """A new iterator."""
         from colab_keras_bg.training_state import tensorflow as adapter
 
-        if self.last_start is not None:
-            before = iter(self._dataset)
-            adapter.set_iterator_bytes(before, self.last_start)
+        self.count_from_last()
         iterator = iter(self._dataset)
         try:
             self.last_start = adapter.iterator_bytes(iterator)
         except ValueError:
             self.last_start = None
         return iterator
+
+    def count_from_last(self) -> None:
+        """Sets what the shuffles count to what it was at the last start."""
+        from colab_keras_bg.training_state import tensorflow as adapter
+
+        if self.last_start is not None:
+            before = iter(self._dataset)
+            adapter.set_iterator_bytes(before, self.last_start)
+
+
+def _graph_of(dataset: Any) -> bytes:
+    from colab_keras_bg.training_state import tensorflow as adapter
+
+    if not hasattr(dataset, "_variant_tensor"):
+        return b""
+    return adapter.graph_bytes(dataset)
 
 
 def _start_in(saved: Saved) -> bytes | None:

@@ -67,6 +67,10 @@ class TorchLoader(Replay):
         if iterator is None and not self._epoch_iterator.steps_per_epoch:
             self._generators.set_states(saved.state["generators"]["now"])
 
+    def pass_by(self, saved: Saved) -> None:
+        """See `Source.pass_by`."""
+        self._generators.set_states(saved.state["generators"]["now"])
+
     def _before_iterator(self) -> None:
         super()._before_iterator()
         self._began_at = self._generators.states()

@@ -23,6 +23,7 @@ from colab_keras_bg.data.passes import (
     Passes,
     StreamPasses,
     TFDataPasses,
+    pass_over,
 )
 from colab_keras_bg.data.source import State
 from colab_keras_bg.data.stream import StreamAdapter
@@ -78,6 +79,11 @@ class Validation:
         if self._passes is not None:
             state, arrays = self._passes.state()
             self._state = {**state, "kind": type(self._passes).__name__}, arrays
+
+    def pass_by(self) -> None:
+        """If the `fit` had ended before: the next may validate on the same."""
+        if self._go_on_from is not None and _moves(self._data):
+            pass_over(self._data, self._go_on_from[1])
 
     def state(self) -> State:
         """What the next evaluation goes on from."""

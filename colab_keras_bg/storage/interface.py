@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from colab_keras_bg.errors import ObjectNotFoundError, UsageError
+from colab_keras_bg.errors import NoSpaceError, ObjectNotFoundError, UsageError
 
 __all__ = [
     "Capabilities",
@@ -20,9 +20,12 @@ __all__ = [
     "Storage",
     "check_name",
     "check_prefix",
+    "check_space",
     "is_name",
 ]
 
+# For small files besides, and what a file system needs itself.
+_SPARE_BYTES = 4 << 20
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -94,6 +97,27 @@ def check_prefix(prefix: str) -> str:
     if prefix:
         check_name(prefix + "_" if prefix.endswith("/") else prefix)
     return prefix
+
+
+def check_space(storage: Storage, name: str, size_bytes: int) -> None:
+    """Refuses to begin what there is no space for, as far as is known.
+
+    Args:
+        storage: Where it is to be written.
+        name: What is to be written.
+        size_bytes: How much that is.
+
+    Raises:
+        NoSpaceError: If there is less than that, and a little more, free.
+    """
+    free, needed = storage.free_bytes(), size_bytes + _SPARE_BYTES
+    if free is not None and free < needed:
+        raise NoSpaceError(
+            name,
+            where=storage.describe(),
+            needed_bytes=needed,
+            free_bytes=free,
+        )
 
 
 class Storage(ABC):
@@ -200,6 +224,10 @@ class Storage(ABC):
             ObjectNotFoundError: If there is none.
             StorageError: If it cannot be removed.
         """
+
+    def free_bytes(self) -> int | None:
+        """How much can still be written; None if that is not known."""
+        return None
 
     def exists(self, name: str) -> bool:
         """Whether there is an object of this name.

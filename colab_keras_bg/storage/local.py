@@ -191,6 +191,14 @@ class LocalStorage(Storage):
                 self._remove_empty(path)
         return tuple(swept)
 
+    def free_bytes(self) -> int | None:
+        """See `Storage.free_bytes`; quotas do not show."""
+        for path in (self.directory, *self.directory.parents):
+            with contextlib.suppress(OSError):
+                found = os.statvfs(path)
+                return found.f_bavail * found.f_frsize
+        return None
+
     @staticmethod
     def is_full(error: OSError) -> bool:
         """Whether an error of the system means that there is no space."""

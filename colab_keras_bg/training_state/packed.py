@@ -18,6 +18,9 @@ __all__ = ["Arrays", "pack", "unpack"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
+# What stands for something else, as the only key.
+_WORDS = frozenset({"array", "base64", "items"})
+
 
 def pack(value: Any, path: str, arrays: Arrays) -> Any:
     """Takes the arrays out of a nested value.
@@ -31,6 +34,9 @@ def pack(value: Any, path: str, arrays: Arrays) -> Any:
         JSON values, with the arrays' keys in their places.
     """
     if isinstance(value, Mapping):
+        if not _is_plain(value):  # JSON knows texts as keys only.
+            pairs = [[key, item] for key, item in value.items()]
+            return {"items": pack(pairs, path, arrays)}
         return {
             str(key): pack(item, f"{path}/{key}", arrays)
             for key, item in value.items()
@@ -42,7 +48,7 @@ def pack(value: Any, path: str, arrays: Arrays) -> Any:
         ]
     if isinstance(value, (bytes, bytearray)):
         return {"base64": base64.b64encode(value).decode("ascii")}
-    if hasattr(value, "shape") and value.shape != ():
+    if hasattr(value, "shape") and not _is_odd(value):
         arrays[path] = np.asarray(value)
         return {"array": path}
     return plain(value)
@@ -57,10 +63,35 @@ def unpack(value: Any, arrays: Mapping[str, Any]) -> Any:
     """
     if isinstance(value, Mapping):
         if set(value) == {"array"} and value["array"] in arrays:
-            return np.array(arrays[value["array"]])
+            array = np.array(arrays[value["array"]])
+            return (
+                array if array.shape else array[()]
+            )  # One of NumPy's numbers.
         if set(value) == {"base64"} and isinstance(value["base64"], str):
             return base64.b64decode(value["base64"])
+        if set(value) == {"items"}:
+            pairs = unpack(value["items"], arrays)
+            return {_hashable(key): item for key, item in pairs}
         return {key: unpack(item, arrays) for key, item in value.items()}
     if isinstance(value, list):
         return [unpack(item, arrays) for item in value]
     return value
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether a NumPy scalar is a text, a date or of more than 64 bits."""
+    return isinstance(value, np.generic) and (
+        value.dtype.kind not in "biuf" or value.dtype.itemsize > 8
+    )
+
+
+def _is_plain(value: Mapping[Any, Any]) -> bool:
+    """Whether a mapping can stand for itself, and for nothing else."""
+    keys = set(value)
+    return all(isinstance(key, str) for key in keys) and not (
+        len(keys) == 1 and keys <= _WORDS
+    )
+
+
+def _hashable(key: Any) -> Any:
+    return tuple(map(_hashable, key)) if isinstance(key, list) else key

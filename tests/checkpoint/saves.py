@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -13,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
+from colab_keras_bg.errors import BackgroundTrainingError
 from colab_keras_bg.storage.filesystem import FileSystem, PosixFileSystem
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.tensor import LazyTensor
@@ -42,13 +44,14 @@ def store_in(
 
 
 def arrays_of(step: int) -> dict[str, np.ndarray[Any, Any]]:
-    """What the checkpoint of a step holds: different for every step."""
+    """What the checkpoint of a step holds: most of it stays what it is."""
     draw = np.random.default_rng(step)
     return {
         "layers/dense/kernel": draw.normal(size=(7, 5)).astype(np.float32),
         "layers/dense/bias": draw.normal(size=5).astype(ml_dtypes.bfloat16),
         "optimizer/iterations": np.array(step, dtype=np.int64),
         "nothing": np.zeros((0, 3), dtype=np.float16),
+        "frozen/kernel": np.arange(600, dtype=np.float32).reshape(20, 30),
     }
 
 
@@ -62,7 +65,9 @@ def state_of(step: int) -> dict[str, Any]:
 
 
 def save(store: CheckpointStore, step: int) -> None:
-    """Saves the checkpoint of a step."""
+    """Saves the checkpoint of a step, as a run that goes on does."""
+    with contextlib.suppress(BackgroundTrainingError):
+        store.latest()
     tensors = {k: LazyTensor.of(v) for k, v in arrays_of(step).items()}
     store.save(step, attempt=1, tensors=tensors, state=state_of(step))
 
@@ -102,8 +107,12 @@ def debris_in(directory: Path) -> list[str]:
     owned = {"checkpoints"}
     for step in store.steps():
         folder = f"checkpoints/step-{step:09d}"
-        names = [*store.manifest(step).files, "manifest.json"]
+        manifest = store.manifest(step)
+        names = [*manifest.files, "manifest.json"]
         owned |= {folder} | {f"{folder}/{name}" for name in names}
+        for origin, name in manifest.origins:
+            folder = f"checkpoints/step-{origin:09d}"
+            owned |= {folder, f"{folder}/{name}"}
     return sorted(set(tree_of(directory)) - owned)
 
 

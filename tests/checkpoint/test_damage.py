@@ -99,7 +99,8 @@ def test_files_of_another_step(kind: str, run: Path) -> None:
     mine, other = files_of(run, 3)[kind], files_of(run, 1)[kind]
     content = mine.read_bytes()
     mine.write_bytes(other.read_bytes())
-    other.write_bytes(content)
+    if kind != "tensors":  # Those of step 1 are needed by all.
+        other.write_bytes(content)
     assert_is_found_out(run, mine)
 
 

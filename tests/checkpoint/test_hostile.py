@@ -61,6 +61,8 @@ def body_of(**changes: Any) -> dict[str, Any]:
             STATE: vars(digest_of(b"{}")),
         },
         "tensors": {},
+        "references": {},
+        "metrics": {},
         "format": FORMAT,
     }
     return body | changes

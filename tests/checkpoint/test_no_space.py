@@ -21,9 +21,9 @@ from .saves import (
     tree_of,
 )
 
-CALLS_OF_FIRST_SAVE = 30
+CALLS_OF_FIRST_SAVE = 31
 CALLS_OF_SAVE = 28
-CALLS_OF_RETAIN = 20
+CALLS_OF_RETAIN = 16
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 

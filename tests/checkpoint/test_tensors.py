@@ -255,7 +255,10 @@ def test_large_tensors_are_written_in_blocks() -> None:
 
 
 def test_hashes_of_tensors() -> None:
-    """The hash of each tensor is that of its bytes as they are stored."""
+    """
+    The hash of each tensor is that of its dtype, its shape and its bytes as
+    they are stored.
+    """
     arrays = {
         "a": np.arange(24).reshape(4, 6).T,
         "b": np.zeros((0, 2)),
@@ -264,8 +267,11 @@ def test_hashes_of_tensors() -> None:
     hashes: dict[str, str] = {}
     tensors = {key: LazyTensor.of(array) for key, array in arrays.items()}
     list(serialize(tensors, hashes=hashes))
-    expected = {k: content_hash(a.tobytes()) for k, a in arrays.items()}
-    assert expected == hashes
+    said = {"a": b"I64[6, 4]\n", "b": b"F64[0, 2]\n", "c": b"BF16[]\n"}
+    assert hashes == {
+        key: content_hash(said[key] + array.tobytes())
+        for key, array in arrays.items()
+    }
 
 
 def test_sizes_of_tensors() -> None:

@@ -56,8 +56,8 @@ class Endless(Batches):
 class Changing(Batches):
     """Draws its own order at the end of each epoch, and says where it is."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.order = np.arange(7)
         self.random = np.random.default_rng(5)
 
@@ -76,6 +76,36 @@ class Changing(Batches):
     def set_state(self, state: dict[str, Any]) -> None:
         self.order = state["order"]
         self.random.bit_generator.state = state["random"]
+
+
+class Augmented(Batches):
+    """Adds noise of NumPy's global state to each batch."""
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return x + np.random.normal(size=x.shape).astype("float32") / 10, y
+
+
+class Begun(Changing):
+    """Counts the epochs that were begun, too, and draws by that."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.begun = 0
+
+    def on_epoch_begin(self) -> None:
+        self.begun += 1
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return x * self.begun, y
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "begun": self.begun}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.begun = state["begun"]
 
 
 class Stream:
@@ -268,6 +298,15 @@ CASES = {
     ),
     "a PyDataset that changes itself": Case(
         everything, lambda: ((Changing(),), {"shuffle": False})
+    ),
+    "a PyDataset that changes itself, with workers": Case(
+        everything, lambda: ((Changing(workers=2),), {"shuffle": False})
+    ),
+    "a PyDataset that counts its epochs": Case(
+        everything, lambda: ((Begun(),), {"shuffle": False})
+    ),
+    "a PyDataset that draws from NumPy's state": Case(
+        everything, lambda: ((Augmented(),), {"shuffle": False})
     ),
     "bg.data.indexed": Case(
         everything,

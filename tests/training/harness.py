@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 import colab_keras_bg as bg
+from colab_keras_bg.callbacks import training
 from colab_keras_bg.training_state.variables import training_variables
 
 SEED = 11
@@ -163,6 +164,7 @@ def train(
 ) -> End | None:
     """One attempt in a fresh state; None if the power was cut."""
     keras.utils.clear_session()
+    training._fits_done.clear()
     keras.utils.set_random_seed(SEED)
     with case.scope():
         model = case.model()

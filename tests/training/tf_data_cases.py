@@ -17,7 +17,7 @@ def shuffled() -> Any:
     return dataset.shuffle(SAMPLES).batch(BATCH).prefetch(2)
 
 
-def with_python_function() -> Any:
+def with_python_function(*, shuffled: bool = False) -> Any:
     """A pipeline whose iterator TensorFlow cannot save."""
     import tensorflow as tf
 
@@ -26,7 +26,22 @@ def with_python_function() -> Any:
         return tf.ensure_shape(doubled, [12]), y
 
     dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    if shuffled:
+        dataset = dataset.shuffle(SAMPLES)
     return dataset.map(twice).batch(BATCH)
+
+
+def cached() -> Any:
+    """A pipeline whose cache holds the order of its first pass."""
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y))
+    return dataset.shuffle(SAMPLES).cache().batch(BATCH).prefetch(2)
+
+
+def shuffled_and_refused() -> Any:
+    """A pipeline that TensorFlow cannot save, in another order each time."""
+    return with_python_function(shuffled=True)
 
 
 def keep_all(x: Any, y: Any) -> bool:
@@ -53,6 +68,12 @@ CASES = {
     ),
     "validated on tf.data of unknown length": validated(
         lambda: shuffled().filter(keep_all).take(3)
+    ),
+    "tf.data, cached after a shuffle": Case(
+        everything, lambda: ((cached(),), {})
+    ),
+    "tf.data that cannot be saved, shuffled": Case(
+        everything, lambda: ((shuffled_and_refused(),), {})
     ),
     "tf.data that cannot be saved": Case(
         everything, lambda: ((with_python_function(),), VALIDATION)
