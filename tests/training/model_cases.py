@@ -212,7 +212,9 @@ class FineTuned(keras.Model):
         first = super().fit(data, **options)
         self.layers[1].trainable = True
         compiled(self, keras.optimizers.SGD(1e-3, momentum=0.9))
-        again = bg.data.arrays(X, Y, batch_size=BATCH, seed=4)
+        again = data
+        if hasattr(data, "start_at"):  # Ours is for one fit.
+            again = bg.data.arrays(X, Y, batch_size=BATCH, seed=4)
         second = super().fit(again, **options)
         second.history = {
             name: first.history[name] + values

@@ -224,6 +224,53 @@ def test_generator_that_replays_is_not_named(
     assert "did not yield" not in capsys.readouterr().err
 
 
+def test_generator_in_two_fits_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A generator that an earlier fit has drawn from is named, once; a new one
+    for each fit is not.
+    """
+    from data_cases import generator
+
+    for again in (True, False):
+        model, run_dir = unbuilt(), tmp_path / f"run-{again}"
+        first = generator(own_seed=1)
+        for data in (first, first if again else generator(own_seed=1)):
+            model.fit(
+                data,
+                steps_per_epoch=2,
+                verbose=0,
+                callbacks=bg.unattended(run_dir),
+            )
+        said = capsys.readouterr().err
+        assert again == said.count("drew from the same generator")
+
+
+class Threaded(keras.utils.PyDataset):
+    """Draws from NumPy's state in several threads."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return np.random.normal(size=(BATCH, 12)), Y[:BATCH]
+
+
+def test_draws_in_several_threads_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A PyDataset whose workers draw from the global random state is named, with
+    the cure.
+    """
+    case = Case(unbuilt, lambda: ((Threaded(workers=2),), {}))
+    assert train(case, tmp_path / "run") is not None
+    said = capsys.readouterr().err
+    assert "Threaded draws from the global random state in several" in said
+    assert "np.random.default_rng([seed, index])" in said
+
+
 def test_generator_that_has_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -374,6 +421,31 @@ def test_second_model_on_other_data(tmp_path: Path) -> None:
     fold(0)
     with pytest.raises(bg.errors.UsageError, match="directory of its own"):
         fold(1)
+
+
+def test_second_model_of_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Nor is a second model on the same data given what the first has learnt;
+    but a cell that is run again, and makes its model anew, is.
+    """
+    from colab_keras_bg.callbacks import training
+
+    def fit() -> keras.Model:
+        model = unbuilt()
+        model.fit(X, Y, verbose=0, callbacks=bg.unattended(tmp_path / "run"))
+        return model
+
+    first = fit()
+    with pytest.raises(bg.errors.UsageError, match="directory of its own"):
+        fit()
+    monkeypatch.setattr(training, "is_interactive", lambda: True)
+    again = fit()
+    for weights, expected in zip(
+        again.get_weights(), first.get_weights(), strict=True
+    ):
+        assert np.array_equal(expected, weights)
 
 
 def test_validation_that_cannot_be_saved_is_named(

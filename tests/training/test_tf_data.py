@@ -12,7 +12,13 @@ import models
 import numpy as np
 import pytest
 import tf_data_cases
-from fresh_process import assert_exact, at_each_kind_of_position, at_random
+from fresh_process import (
+    Interruption,
+    assert_exact,
+    at_each_kind_of_position,
+    at_random,
+    undisturbed,
+)
 from harness import CutAt
 from tf_data_cases import CASES
 
@@ -35,6 +41,17 @@ def test_killed_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     the very batch that would have come, and ends with the same bits.
     """
     assert_exact(name, tmp_path / "run", at_each_kind_of_position(name))
+
+
+def test_next_fit_goes_on_with_the_same_data(tmp_path: Path) -> None:
+    """
+    Killed before the first save of a second fit on the same pipeline, which
+    counts the passes over it, that fit sees the orders it would have seen.
+    """
+    name = "tf.data in two fits"
+    batches = undisturbed(name)["batches"]
+    second = batches.index([0, 0], 1)
+    assert_exact(name, tmp_path / "run", [Interruption(batches=second + 1)])
 
 
 @pytest.mark.slow

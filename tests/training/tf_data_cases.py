@@ -6,6 +6,7 @@ from typing import Any
 
 from data_cases import validated
 from harness import Case
+from model_cases import fine_tuned
 from models import BATCH, SAMPLES, VALIDATION, X, Y, everything
 
 
@@ -68,6 +69,9 @@ CASES = {
     ),
     "validated on tf.data of unknown length": validated(
         lambda: shuffled().filter(keep_all).take(3)
+    ),
+    "tf.data in two fits": Case(
+        fine_tuned, lambda: ((shuffled(),), {"validation_data": shuffled()})
     ),
     "tf.data, cached after a shuffle": Case(
         everything, lambda: ((cached(),), {})
