@@ -19,12 +19,16 @@ The order of putting back, and why:
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from colab_keras_bg.callbacks.agreement import Agreement
 from colab_keras_bg.callbacks.contents import Contents
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns, is_interactive
+from colab_keras_bg.callbacks.honesty import (
+    say_not_exact,
+    say_what_is_not_exact_of,
+)
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
@@ -37,7 +41,6 @@ from colab_keras_bg.training_state.callback_states import CallbackStates
 from colab_keras_bg.training_state.plain import plain
 from colab_keras_bg.training_state.position import Position
 from colab_keras_bg.training_state.surroundings import unsteady
-from colab_keras_bg.training_state.train_step import not_exact
 
 __all__ = ["Training"]
 
@@ -102,8 +105,9 @@ class Training:
             self._run.training_begins()
         else:
             self._put_back(found)
-        used = self._loop.used_before
-        self._say([unsteady(), self._validation.not_exact, used])
+        say_not_exact(
+            [unsteady(), self._validation.not_exact, self._loop.used_before]
+        )
         self._loop.wrap_turns(self._turns)
 
     def epoch_begins(self, epoch: int) -> None:
@@ -127,7 +131,7 @@ class Training:
         if self._open_turn and stopping:
             self._count(self._open_turn)  # The loop was left by `break`.
         self._open_turn = 0
-        self._say_what_is_not_exact()
+        self._look_at_first_step()
         self._run.report(plain(logs or {}), epoch=epoch)
         last = stopping or epoch + 1 >= self._epochs
         self._position = self._at(
@@ -320,25 +324,15 @@ class Training:
             )
             yield turn
             self._count(self._open_turn)
-            self._say_what_is_not_exact()
+            self._look_at_first_step()
 
-    def _say_what_is_not_exact(self) -> None:
-        """After the first step of an attempt, which has shown it."""
-        if self._has_looked:
-            return
-        self._has_looked = True
-        self._agreement.fingerprint()  # Not in the middle of a save.
-        self._contents.look()
-        try:
-            reasons = list(not_exact(self._model))
-        except Exception as error:  # noqa: BLE001 - looking stops no training
-            reasons = [f"could not be told ({type(error).__name__}: {error})"]
-        self._say(reasons)
-
-    @staticmethod
-    def _say(reasons: Iterable[str | None]) -> None:
-        for reason in filter(None, reasons):
-            say(f"not exact after an interruption: {reason}")
+    def _look_at_first_step(self) -> None:
+        """After the first step of an attempt, and not in the middle of a save."""
+        if not self._has_looked:
+            self._has_looked = True
+            self._agreement.fingerprint()
+            self._contents.look()
+            say_what_is_not_exact_of(self._model)
 
     def _saved(self, found: Checkpoint | None = None) -> Saved:
         """What the checkpoint that we go on from tells the data."""
