@@ -105,9 +105,8 @@ class Training:
             self._run.training_begins()
         else:
             self._put_back(found)
-        say_not_exact(
-            [unsteady(), self._validation.not_exact, self._loop.used_before]
-        )
+        used = self._loop.used_before
+        say_not_exact([unsteady(), self._validation.not_exact, used])
         self._loop.wrap_turns(self._turns)
 
     def epoch_begins(self, epoch: int) -> None:
@@ -327,7 +326,7 @@ class Training:
             self._look_at_first_step()
 
     def _look_at_first_step(self) -> None:
-        """After the first step of an attempt, and not in the middle of a save."""
+        """After the first step, and not in the middle of a save."""
         if not self._has_looked:
             self._has_looked = True
             self._agreement.fingerprint()
