@@ -1,0 +1,217 @@
+"""All benchmarks, one table each: `python -m benchmarks`.
+
+`--quick` leaves the largest states out. Tables are printed as Markdown; where
+matplotlib is installed, `benchmarks/blocked.png` shows how the time that a
+save blocks the training grows with the size of the state. Each measurement runs
+in a process of its own; what is compared runs in the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+PEERS = ["none", "ours", "BackupAndRestore", "OrbaxCheckpoint"]
+SIZES_MB = [10, 100, 300, 1000, 4000]
+NUMBERS = [12, 300, 3000, 10_000]
+
+
+def measured(module: str, *arguments: object) -> dict[str, Any]:
+    """What a benchmark printed, run in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def peers() -> list[str]:
+    """Those that there are, on this backend and with this Keras."""
+    import keras
+
+    found = [
+        name
+        for name in PEERS
+        if name in ("none", "ours") or hasattr(keras.callbacks, name)
+    ]
+    if keras.backend.backend() == "tensorflow":
+        found.append("CheckpointManager")
+    return found
+
+
+def median(rounds: Sequence[Mapping[str, float]], name: str) -> float:
+    """Of one number over the rounds."""
+    return statistics.median(one[name] for one in rounds)
+
+
+def row(cells: Sequence[object]) -> str:
+    """A line of a table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table."""
+    print(row(head))
+    print(row(["---"] * len(head)))
+    for cells in rows:
+        print(row(cells), flush=True)
+    print()
+
+
+def saving(
+    settings: Sequence[tuple[int, int]], *, title: str
+) -> list[dict[str, Any]]:
+    """Saves of several states, by all peers."""
+    found, rows = [], []
+    names = peers()
+    for megabytes, variables in settings:
+        one = measured("saving", megabytes, variables, 3, ",".join(names))
+        found.append(one)
+        bare = median(one["peers"]["none"], "took_secs")
+        for name in names[1:]:
+            rounds = one["peers"][name]
+            rows.append(
+                [
+                    f"{one['megabytes']:.0f}",
+                    one["variables"],
+                    name,
+                    f"{median(rounds, 'blocked_ms'):.1f}",
+                    f"{median(rounds, 'first_ms'):.1f}",
+                    f"{median(rounds, 'took_secs') - bare:.2f}",
+                    f"{median(rounds, 'memory_mb'):.0f}",
+                    f"{median(rounds, 'written_mb'):.0f}",
+                ]
+            )
+    print(f"{title}\n")
+    table(
+        [
+            "state, MB",
+            "variables",
+            "by",
+            "blocked a save, ms",
+            "by the first, ms",
+            "four saves and their end, s beyond bare `fit`",
+            "memory beyond, MB",
+            "written, MB",
+        ],
+        rows,
+    )
+    return found
+
+
+def restoring(sizes: Sequence[int]) -> None:
+    """Reading back, by size."""
+    rows = []
+    for megabytes in sizes:
+        one = measured("restoring", megabytes, 300, 5)
+        secs = one["secs"]
+        rows.append(
+            [
+                f"{one['megabytes']:.0f}",
+                f"{secs['ours'] * 1e3:.0f}",
+                f"{secs['safetensors'] * 1e3:.0f}",
+                f"{secs['load_weights'] * 1e3:.0f}",
+                f"{one['speed_over_safetensors']:.2f}",
+            ]
+        )
+    print("Reading back into the variables, ours with verification\n")
+    table(
+        [
+            "state, MB",
+            "ours, ms",
+            "safetensors, ms",
+            "`load_weights`, ms",
+            "speed over safetensors",
+        ],
+        rows,
+    )
+
+
+def going_back() -> None:
+    """To the first new batch, by kind of data."""
+    one = measured("going_back", 3000, 3)
+    print(f"To the first new batch, {one['batches']} batches into an epoch\n")
+    table(
+        [
+            "data",
+            "a new training, ms",
+            "going back, ms",
+            "drawing the batches before, ms",
+        ],
+        [
+            [name, *(f"{value:.0f}" for value in numbers.values())]
+            for name, numbers in one["sources"].items()
+        ],
+    )
+
+
+def plot(found: Sequence[Mapping[str, Any]], where: Path) -> None:
+    """Blocked time over the size of the state, if there is matplotlib."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        print("matplotlib is not installed: no plot.")
+        return
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    for name in peers()[1:]:
+        axes.plot(
+            [one["megabytes"] for one in found],
+            [median(one["peers"][name], "blocked_ms") for one in found],
+            marker="o",
+            label=name,
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="state, MB",
+        ylabel="training blocked a save, ms",
+    )
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(where, dpi=120)
+    print(f"{where} shows it.")
+
+
+def main() -> None:
+    """Measures everything."""
+    import keras
+
+    quick = "--quick" in sys.argv[1:]
+    sizes = SIZES_MB[:3] if quick else SIZES_MB
+    numbers = NUMBERS[:2] if quick else NUMBERS
+    print(
+        f"{date.today()}, {os.cpu_count()} CPU cores, Python "
+        f"{platform.python_version()}, Keras {keras.__version__} on "
+        f"{keras.backend.backend()}\n"
+    )
+    by_size = saving(
+        [(size, 300) for size in sizes], title="A save, by the state's size"
+    )
+    plot(by_size, Path(__file__).with_name("blocked.png"))
+    saving(
+        [(100, number) for number in numbers],
+        title="A save, by the number of variables",
+    )
+    restoring([size for size in sizes if size <= 1000])
+    going_back()
+
+
+if __name__ == "__main__":
+    main()
