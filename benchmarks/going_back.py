@@ -27,7 +27,7 @@ BATCH = 4
 WIDTH = 256
 
 
-class _Stop(Exception):
+class _AttemptOverError(Exception):
     """Ends an attempt."""
 
 
@@ -46,7 +46,7 @@ class UntilBatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._left -= 1
         if not self._left:
-            raise _Stop
+            raise _AttemptOverError
 
     def get_state(self) -> dict[str, Any]:
         return {}
@@ -120,7 +120,7 @@ def first_batch_after(
     args, kwargs = make()
     with bg.Run(run_dir, save_freq=max(1, batches - 1)) as run:
         started = time.perf_counter()
-        with contextlib.suppress(_Stop):
+        with contextlib.suppress(_AttemptOverError):
             model.fit(
                 *args,
                 **kwargs,

@@ -62,7 +62,9 @@ class RunDirectory:
         self.path = local_directory(run_dir)
         self.storage = LocalStorage(self.path)
         self.checkpoints = CheckpointStore(self.storage)
-        self.finals = CheckpointStore(self.storage, prefix="final")
+        self.finals = CheckpointStore(
+            self.storage, prefix="final", refers=False
+        )
         self.attempts = Attempts(self.storage)
         self.head = Head(run_id="", attempt=0)
         self.attempt = 0

@@ -58,6 +58,7 @@ class CheckpointStore:
         storage: Storage,
         *,
         prefix: str = "checkpoints",
+        refers: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Takes the folder; nothing is read or written yet.
@@ -65,10 +66,11 @@ class CheckpointStore:
         Args:
             storage: Where the checkpoints lie.
             prefix: The folder's name in it.
+            refers: Whether a save may refer to tensors of an earlier one.
             clock: Seconds since 1970.
         """
         self._storage = storage
-        self._prefix = prefix
+        self._prefix, self._refers = prefix, refers
         self._clock = clock
         self._verdicts: dict[int, bool] = {}  # What saving or reading showed.
         self._origins = Origins(storage, prefix)
@@ -115,7 +117,7 @@ class CheckpointStore:
             self._give_up_damaged(step)
         hashes: dict[str, str] = {}
         references: dict[str, tuple[int, str]] = {}
-        if self._base is not None and self._base.step < step:
+        if self._refers and self._base and self._base.step < step:
             hashes, references = self._origins.unchanged(tensors, self._base)
         written = {k: t for k, t in tensors.items() if k not in references}
         size_bytes = sum(t.size_bytes for t in written.values()) + len(content)

@@ -320,3 +320,13 @@ def test_space_is_checked_before(tmp_path: Path) -> None:
         save(store, 3, thawed_at=3)
     assert [1, 2] == store.steps()
     assert [] == debris_in(tmp_path)
+
+
+def test_a_store_that_refers_to_nothing(tmp_path: Path) -> None:
+    """
+    What a finished fit left lies in one file each, for people to open.
+    """
+    store = CheckpointStore(LocalStorage(tmp_path), refers=False)
+    for step in (1, 2):
+        assert save(store, step) > FROZEN.nbytes
+        assert not store.manifest(step).references
