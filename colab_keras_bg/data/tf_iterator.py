@@ -123,30 +123,37 @@ class TFIterator(Replay):
         keras_iterator = self._epoch_iterator
         state, start = saved.tensors.get(ITERATOR), saved.tensors.get(START)
         use = saved.state["use"]
-        if use == "both" and start is not None:
-            # On an iterator that nobody draws from, it puts back how many
-            # orders were given out, which all iterators share.
-            other = iter(self._make_iterable())
-            adapter.set_iterator_bytes(other, bytes(start))
-        if iterator is None:
+        if iterator is None and _FILLED in saved.tensors:
+            self._set_count(start, use)  # Now: later it would empty the cache.
             self._fill_cache(saved)
+            use = use.replace("both", "iterator")
         subject = iterator or iter(keras_iterator._get_iterator())
         if state is not None:
             adapter.set_iterator_bytes(subject, bytes(state))
         if start is not None:
             self._first_state, self._seen = bytes(start), subject
+        self._set_count(start, use)
         if use == "draw" and self._first_state is not None:
             adapter.set_iterator_bytes(subject, self._first_state)
             self._draw_again(subject, saved.drawn)
         if iterator is None and (state is not None or use == "draw"):
             keras_iterator._current_iterator = subject
 
+    def _set_count(self, start: Any, use: str) -> None:
+        """Puts back how many orders were given out, where that is needed.
+
+        All iterators share it. It is set on one that nobody draws from.
+        """
+        from colab_keras_bg.training_state import tensorflow as adapter
+
+        if use == "both" and start is not None:
+            other = iter(self._make_iterable())
+            adapter.set_iterator_bytes(other, bytes(start))
+
     def _fill_cache(self, saved: Saved) -> None:
         """Fills a cache in memory as the first pass over the data did."""
         from colab_keras_bg.training_state import tensorflow as adapter
 
-        if _FILLED not in saved.tensors:
-            return
         say("filling the cache of the tf.data pipeline as it was filled before")
         first = iter(self._make_iterable())
         adapter.set_iterator_bytes(first, bytes(saved.tensors[_FILLED]))

@@ -438,6 +438,7 @@ def test_second_model_of_a_program(
         return model
 
     first = fit()
+    monkeypatch.setattr(training, "is_interactive", lambda: False)
     with pytest.raises(bg.errors.UsageError, match="directory of its own"):
         fit()
     monkeypatch.setattr(training, "is_interactive", lambda: True)
