@@ -53,11 +53,7 @@ class TFIterator(Replay):
         self._first_state: bytes | None = None
         self._seen: Any = None
         # A cache in memory may hold an order that only its first pass had.
-        dataset = getattr(adapter, "_dataset", None)
-        graph = _graph_of(dataset)
-        self._caches = b"CacheDataset" in graph and (
-            b"Shuffle" in graph or b"Random" in graph
-        )
+        self._caches = _caches_an_order(getattr(adapter, "_dataset", None))
         self._filled_from: bytes | None = None
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
@@ -125,7 +121,8 @@ class TFIterator(Replay):
         use = saved.state["use"]
         if iterator is None and _FILLED in saved.tensors:
             self._set_count(start, use)  # Now: later it would empty the cache.
-            self._fill_cache(saved)
+            first = iter(self._make_iterable())
+            _fill_cache(first, bytes(saved.tensors[_FILLED]))
             use = use.replace("both", "iterator")
         subject = iterator or iter(keras_iterator._get_iterator())
         if state is not None:
@@ -149,16 +146,6 @@ class TFIterator(Replay):
         if use == "both" and start is not None:
             other = iter(self._make_iterable())
             adapter.set_iterator_bytes(other, bytes(start))
-
-    def _fill_cache(self, saved: Saved) -> None:
-        """Fills a cache in memory as the first pass over the data did."""
-        from colab_keras_bg.training_state import tensorflow as adapter
-
-        say("filling the cache of the tf.data pipeline as it was filled before")
-        first = iter(self._make_iterable())
-        adapter.set_iterator_bytes(first, bytes(saved.tensors[_FILLED]))
-        for _ in first:
-            pass
 
     def _repeats(self, start: bytes) -> bool:
         """Whether a shuffle may begin anew in the life of one iterator."""
@@ -205,7 +192,10 @@ class TFDataElsewhere(Replay):
         """See `Source.epoch_begins`."""
         super().epoch_begins(epoch, saved)
         if saved is not None and not saved.between:
+            self._starts.fill_cache(saved)
             self._starts.next_start = _start_in(saved)
+            if self._starts.next_start is None:
+                self._starts.count_up_to(int(saved.state["started"]) - 1)
 
     def pass_by(self, saved: Saved) -> None:
         """See `Source.pass_by`; a shuffle's count is shared by all."""
@@ -217,15 +207,25 @@ class TFDataElsewhere(Replay):
         if self._starts.last_start is not None:
             start = np.frombuffer(self._starts.last_start, dtype=np.uint8)
             arrays[START] = start
-        return {**state, "kind": "tf.data start"}, arrays
+        if self._starts.filled_from is not None:
+            filled = np.frombuffer(self._starts.filled_from, dtype=np.uint8)
+            arrays[_FILLED] = filled
+        started = {"kind": "tf.data start", "started": self._starts.made}
+        return {**state, **started}, arrays
 
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`."""
         if iterator is None:
-            self._starts.next_start = _start_in(saved)
-            if not saved.drawn or not self._epoch_iterator.steps_per_epoch:
-                # What a shuffle counts goes on from that start's.
-                next(iter(self._starts), None)
+            self._starts.fill_cache(saved)
+            start, filled = _start_in(saved), self._starts.filled_from
+            if start is None:
+                self._starts.count_up_to(int(saved.state["started"]))
+            elif start != filled:  # Else it was drawn from to its end.
+                self._starts.next_start = start
+                goes_on = self._epoch_iterator.steps_per_epoch
+                if not (saved.drawn and goes_on):
+                    # What a shuffle counts goes on from that start's.
+                    next(iter(self._starts), None)
         super().put_back(iterator, saved)
 
 
@@ -237,6 +237,21 @@ class _Starts:
         self._refused = False
         self.next_start: bytes | None = None
         self.last_start: bytes | None = None
+        self._caches = _caches_an_order(dataset)
+        self.filled_from: bytes | None = None
+        self.made = 0
+
+    def count_up_to(self, made: int) -> None:
+        while self.made < made:
+            self.made += 1
+            iter(self._dataset)
+
+    def fill_cache(self, saved: Saved) -> None:
+        if _FILLED not in saved.tensors:
+            return
+        self.filled_from = bytes(saved.tensors[_FILLED])
+        if saved.between or _start_in(saved) != self.filled_from:
+            _fill_cache(iter(self._dataset), self.filled_from)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dataset, name)
@@ -245,6 +260,7 @@ class _Starts:
         from colab_keras_bg.training_state import tensorflow as adapter
 
         iterator = iter(self._dataset)
+        self.made += 1
         start, self.next_start = self.next_start, None
         if start is not None:
             adapter.set_iterator_bytes(iterator, start)
@@ -252,6 +268,8 @@ class _Starts:
         elif not self._refused:
             self.last_start = _state_of(iterator)
             self._refused = self.last_start is None
+        if self._caches and self.filled_from is None:
+            self.filled_from = self.last_start
         return iterator
 
 
@@ -297,12 +315,31 @@ class RestartedIterators:
             adapter.set_iterator_bytes(before, self.last_start)
 
 
-def _graph_of(dataset: Any) -> bytes:
+def _caches_an_order(dataset: Any) -> bool:
+    """Whether a cache in memory may hold what only its first pass had."""
     from colab_keras_bg.training_state import tensorflow as adapter
 
     if not hasattr(dataset, "_variant_tensor"):
-        return b""
-    return adapter.graph_bytes(dataset)
+        return False
+    graph = adapter.graph_bytes(dataset)
+    return b"CacheDataset" in graph and (
+        b"Shuffle" in graph or b"Random" in graph
+    )
+
+
+def _fill_cache(iterator: Any, start: bytes) -> None:
+    """Fills the cache of a pipeline as its first pass did.
+
+    Args:
+        iterator: A new iterator, of which all is drawn.
+        start: The state of that pass' iterator at its start.
+    """
+    from colab_keras_bg.training_state import tensorflow as adapter
+
+    say("filling the cache of the tf.data pipeline as it was filled before")
+    adapter.set_iterator_bytes(iterator, start)
+    for _ in iterator:
+        pass
 
 
 def _start_in(saved: Saved) -> bytes | None:

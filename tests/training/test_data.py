@@ -46,6 +46,18 @@ VARIANTS = [
     if name not in KINDS and name not in data_cases.VALIDATED
 ]
 
+# What takes the same way through the code as another; with -m slow.
+ALIKE = {
+    "a PyDataset with workers, in its order",
+    "a PyDataset, fewer steps than batches",
+    "arrays from a later epoch on",
+    "arrays in turns of three",
+    "arrays with sample weights",
+    "bg.data.arrays in turns of three",
+    "bg.data.indexed, fewer steps than batches",
+    "bg.data.indexed, samples in turns of three",
+}
+
 
 @pytest.mark.parametrize("name", data_cases.VALIDATED)
 def test_validation_goes_on(name: str, tmp_path: Path) -> None:
@@ -77,7 +89,13 @@ def test_with_other_arguments(name: str, tmp_path: Path) -> None:
     assert_exact(name, tmp_path / "run", at_random(name, kinds=kinds))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE))
+        for name in VARIANTS
+    ],
+)
 def test_variants_killed_at_random(name: str, tmp_path: Path) -> None:
     """
     The same holds for what can be given besides, killed twice at random
