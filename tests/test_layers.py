@@ -66,6 +66,7 @@ DOORS = {
         "data/",
         "digits/",
         "tensor.py",
+        "testing/fuzz.py",
         "training_state/",
     ],
     "tensorflow": ["training_state/tensorflow.py"],
