@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from colab_keras_bg import data, errors
     from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
     from colab_keras_bg.callbacks.explain import explain
+    from colab_keras_bg.callbacks.restore import restore
     from colab_keras_bg.callbacks.unattended import unattended
     from colab_keras_bg.run import Run, current_run
 
@@ -31,6 +32,7 @@ __all__ = [
     "data",
     "errors",
     "explain",
+    "restore",
     "unattended",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "Run": "colab_keras_bg.run",
     "current_run": "colab_keras_bg.run",
     "explain": "colab_keras_bg.callbacks.explain",
+    "restore": "colab_keras_bg.callbacks.restore",
     "unattended": "colab_keras_bg.callbacks.unattended",
 }
 _ROOMS = ("data", "errors")

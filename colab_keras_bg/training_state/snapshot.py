@@ -15,7 +15,7 @@ import numpy as np
 
 from colab_keras_bg.tensor import LazyTensor
 
-__all__ = ["Snapshots", "assign"]
+__all__ = ["Snapshots", "assign", "dtype_of"]
 
 _Fetch = Callable[[Any], np.ndarray[Any, Any]]
 
@@ -35,8 +35,7 @@ class Snapshots:
         """
         self._read, self._fetch = _reader(variables, model)
         self._known = [
-            (key, _numpy_dtype(v), tuple(v.shape))
-            for key, v in variables.items()
+            (key, dtype_of(v), tuple(v.shape)) for key, v in variables.items()
         ]
 
     def take(self) -> dict[str, LazyTensor]:
@@ -98,7 +97,12 @@ def assign(
             variables[key].assign(tensors[key])
 
 
-def _numpy_dtype(variable: Any) -> np.dtype[Any]:
+def dtype_of(variable: Any) -> np.dtype[Any]:
+    """The dtype of a variable's values.
+
+    Args:
+        variable: A Keras variable, or one of TensorFlow's.
+    """
     # NumPy knows bfloat16 and float8 by name once Keras is imported.
     dtype: np.dtype[Any] = np.dtype(
         getattr(variable.dtype, "name", variable.dtype)
