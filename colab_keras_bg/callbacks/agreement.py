@@ -11,7 +11,7 @@ from typing import Any
 
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Source
-from colab_keras_bg.errors import FingerprintMismatchError
+from colab_keras_bg.errors import FingerprintMismatchError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state import random_state
 from colab_keras_bg.training_state.fingerprint import (
@@ -87,9 +87,29 @@ class Agreement:
                 "same data to be exact."
             )
 
-    def data_differs(self, found: Checkpoint) -> bool:
-        """Whether the data is not what a checkpoint was trained on."""
-        return bool(self._data_differences(found))
+    def check_after_another(self, found: Checkpoint, *, where: str) -> None:
+        """Looks at a run that another model of this program has ended.
+
+        On the same data that is the program, or its cell, again; or an
+        ensemble, which is not meant to be one run: nobody can tell.
+
+        Args:
+            found: Its checkpoint.
+            where: The run directory.
+
+        Raises:
+            UsageError: If the data is other than it was.
+        """
+        if self._data_differences(found):
+            raise UsageError(
+                f"{where} holds what another model of this program was trained "
+                "to on other data: give each model a run directory of its own."
+            )
+        say(
+            "another model of this program was trained in this run: this one "
+            "goes on from it. To train both, give each a run directory of its "
+            "own"
+        )
 
     def _data_differences(self, found: Checkpoint) -> list[str]:
         then = found.state["fingerprint"]["data"]

@@ -38,7 +38,8 @@ class BackupAndRestore(keras.callbacks.Callback):
       again trains nothing and returns the whole history. With
       `delete_checkpoint=True` it is deleted, and only our own files are.
     * A second `fit` of the same model in one program is the next part of the
-      run, and is backed up in the same place.
+      run, and is backed up in the same place. Another model in that place
+      goes on from the first, which is said; on other data it is refused.
     * Saving happens in the background, after all other callbacks have seen
       the step or the epoch's end, wherever this one stands in the list. One
       that comes due during another is taken after it. What `fit` ends with is

@@ -24,7 +24,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["FitLoop", "Turns", "epoch_iterator_of", "is_interactive"]
+__all__ = ["FitLoop", "Turns", "epoch_iterator_of"]
 
 Turns = Iterator[tuple[Any, ...]]
 
@@ -226,11 +226,6 @@ class FitLoop:
         if known is None or per_epoch is not None:
             return most
         return max(1, min(most, int(known) - int(turn[0])))
-
-
-def is_interactive() -> bool:
-    """Whether a person may call `fit` again, in a notebook or at a prompt."""
-    return not hasattr(sys.modules.get("__main__"), "__file__")
 
 
 def epoch_iterator_of(model: Any, **arguments: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 
 from colab_keras_bg.callbacks.agreement import Agreement
 from colab_keras_bg.callbacks.contents import Contents
-from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns, is_interactive
+from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.callbacks.honesty import (
     say_not_exact,
     say_what_is_not_exact_of,
@@ -256,13 +256,8 @@ class Training:
             path in done and model is not self._model
             for model, done in _fits_done.items()
         )
-        # A cell that is run again makes its model anew.
-        again = is_interactive() and not self._agreement.data_differs(found)
-        if others and not again:
-            raise UsageError(
-                f"{path} holds what another model of this program was trained "
-                "to: give each model a run directory of its own."
-            )
+        if others:
+            self._agreement.check_after_another(found, where=path)
 
     def _apply_callback_states(self) -> None:
         if self._resume is not None:
