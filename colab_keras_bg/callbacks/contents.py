@@ -57,7 +57,8 @@ class Contents:
         self._agreement = agreement
         self.callbacks = CallbackStates(())
         self._known: _Known | None = None
-        self._looks, self._count = 0, 0
+        self._looks = 0
+        self._listed: tuple[int, ...] = ()
 
     def look(self) -> None:
         """Finds all variables: some milliseconds with hundreds of layers."""
@@ -72,17 +73,17 @@ class Contents:
                 model=self._model,
             ),
         )
-        self._count = self._counted()
+        self._listed = self._seen()
 
     def look_again(self) -> None:
         """Finds them anew where a step or a callback may have made some.
 
         After the first step, and before the second epoch; later only if Keras
-        counts more or less of them.
+        lists others.
         """
         if not self._looks:
             self._known = None
-        elif self._looks < _SURE_LOOKS or self._counted() != self._count:
+        elif self._looks < _SURE_LOOKS or self._seen() != self._listed:
             self.look()
 
     def take(
@@ -153,10 +154,11 @@ class Contents:
             found.tensors,
         )
 
-    def _counted(self) -> int:
-        model = self._model
-        optimizer = getattr(model, "optimizer", None)
-        return len(model.variables) + len(getattr(optimizer, "variables", ()))
+    def _seen(self) -> tuple[int, ...]:
+        """What Keras itself lists of variables, to see whether it changes."""
+        optimizer = getattr(self._model, "optimizer", None)
+        listed = [*self._model.variables, *getattr(optimizer, "variables", ())]
+        return tuple(map(id, listed))
 
     def _steps_seen(self, *, steps_ahead: bool) -> int:
         """Batches of the iterator in use that were consumed."""

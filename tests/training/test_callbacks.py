@@ -772,3 +772,41 @@ def test_attributes_are_those_of_keras() -> None:
         assert not missing, f"{name} of Keras {keras.__version__}"
         looked_at += len(attributes)
     assert looked_at > 10
+
+
+class Recompiling(keras.callbacks.Callback):
+    """Gives the model a new optimizer of the same kind, in a late epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == 3:
+            self._model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+            self._model.optimizer.build(self._model.trainable_variables)
+            self._model.make_train_function()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="Keras on JAX cannot"
+)
+def test_an_optimizer_made_in_a_late_epoch(tmp_path: Path) -> None:
+    """
+    What is saved is what the optimizer in use holds, also where it was
+    exchanged for one with as many variables.
+    """
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    with bg.Run(tmp_path / "run", save_freq="epoch") as run:
+        model.fit(
+            X,
+            Y,
+            epochs=5,
+            verbose=0,
+            callbacks=[*run.callbacks(), Recompiling()],
+        )
+    other = keras.Sequential([keras.Input((12,)), keras.layers.Dense(1)])
+    other.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    other.optimizer.build(other.trainable_variables)
+    bg.restore(other, tmp_path / "run", only="optimizer/*")
+    for saved, held in zip(
+        other.optimizer.variables, model.optimizer.variables, strict=True
+    ):
+        assert np.array_equal(saved.numpy(), held.numpy())
