@@ -33,7 +33,7 @@ def arrays(
 
     Pass the result to `model.fit` in place of `x`, without `y`, `batch_size`
     or `shuffle`. The order is the same on every backend, and continuing in
-    the middle of an epoch costs nothing.
+    the middle of an epoch slices nothing that was consumed.
 
     Args:
         x: The inputs: an array of shape `(samples, ...)`, or a (nested)

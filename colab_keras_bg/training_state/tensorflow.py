@@ -69,7 +69,7 @@ def _alone(variable: Any) -> Callable[[], Sequence[Any]]:
 
 
 def _together(variables: Sequence[Any]) -> Callable[[], Sequence[Any]]:
-    """Reads variables of one device: 4 microseconds each instead of 12."""
+    """Reads variables of one device, all in one operation if there is one."""
     import tensorflow as tf
     from tensorflow.python.eager import context, execute
 
