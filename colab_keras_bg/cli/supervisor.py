@@ -113,7 +113,11 @@ class Supervisor:
         self._child = child
         for number in self._pending:
             child.send_signal(number)
-        return _show_until_ended(child, path)
+        status = _show_until_ended(child, path)
+        if status < 0:  # Its data workers wait for it for ever.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        return status
 
     def _environment(self) -> dict[str, str]:
         handover = {

@@ -47,6 +47,7 @@ def main() -> int:
     _die_with(handover["supervisor"])
     program = Program.from_json(handover["program"])
     signal.signal(signal.SIGTERM, _terminated)
+    os.register_at_fork(after_in_child=_forget_handler)
     run = Run(handover["run_dir"], **handover["settings"])
     run.share(attempt=handover["attempt"], lock_handle=handover["lock_handle"])
     status = exit_status.FAILED
@@ -139,6 +140,16 @@ def _status_of(ended: SystemExit) -> int:
 def _terminated(number: int, frame: FrameType | None) -> None:
     """Ends the program as `sys.exit` would: the save in flight is finished."""
     raise SystemExit(exit_status.RESUMABLE)
+
+
+def _forget_handler() -> None:
+    """In a forked child: SIGTERM is how pools of data workers end theirs.
+
+    A handler of Python only runs once the main thread does, which may wait for
+    a lock meanwhile; the signal may have gone to another thread.
+    """
+    if signal.getsignal(signal.SIGTERM) is _terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _die_with(supervisor: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,23 +57,37 @@ class _PyDatasetSource(Source):
 
     def _show(self, dataset: Any) -> None:
         """Shows Keras this dataset, and forgets what it has looked at."""
-        self._adapter.py_dataset = dataset
+        self._see(dataset)
         enqueuer = self._adapter.enqueuer
         if enqueuer is not None:
-            enqueuer.py_dataset = dataset
-            while not enqueuer.ready_queue.empty():
-                enqueuer.ready_queue.get()  # Of a look before the training.
+            for waiting in (enqueuer.ready_queue, enqueuer.future_queue):
+                while not waiting.empty():
+                    waiting.get()
 
-    def _say_if_it_changes(self) -> None:
-        kind = type(self._dataset)
-        hooks = [
+    def _see(self, dataset: Any) -> None:
+        self._adapter.py_dataset = dataset
+        if self._adapter.enqueuer is not None:
+            self._adapter.enqueuer.py_dataset = dataset
+
+    def _make_iterator(self) -> None:
+        """Makes the iterator that goes on across epochs anew."""
+        keras_iterator = self._epoch_iterator
+        keras_iterator._current_iterator = iter(keras_iterator._get_iterator())
+
+    @property
+    def _own_hooks(self) -> list[str]:
+        return [
             name
             for name in ("on_epoch_begin", "on_epoch_end")
-            if _is_overridden(kind, name)
+            if _is_overridden(type(self._dataset), name)
         ]
+
+    def _say_if_it_changes(self) -> None:
+        hooks = self._own_hooks
         if hooks and not hasattr(self._dataset, "get_state"):
+            name = type(self._dataset).__name__
             say(
-                f"the PyDataset {kind.__name__} has its own {hooks[0]}(): "
+                f"the PyDataset {name} has its own {hooks[0]}(): "
                 "what it changes there is lost in an interruption, and the "
                 "data may then be other than it was. Give it get_state() and "
                 "set_state(state)."
@@ -86,6 +100,10 @@ class PyDatasetOrder(_PyDatasetSource):
     Keras shuffles the batches' numbers by Python's global state, in whatever
     thread produces them. Here the same draw is made in the training thread,
     and Keras is given what is left of that order.
+
+    Where a pass over the data goes on across epochs of `steps_per_epoch`,
+    Keras' workers begin the order anew in each epoch, behind whatever they
+    had read ahead. Here they go on where they stopped: each batch comes once.
     """
 
     guarantee = "at no cost: the order of the batches is kept"
@@ -94,20 +112,24 @@ class PyDatasetOrder(_PyDatasetSource):
         """See `Source.__init__`; from now on, Keras sees what is left."""
         super().__init__(epoch_iterator)
         self._shuffle = bool(self._adapter.shuffle)
-        if self._adapter.enqueuer and epoch_iterator.steps_per_epoch:
-            self.exact = False
-            self.guarantee = (
-                "Keras gives the batches of a PyDataset with workers in no "
-                "certain order across epochs of steps_per_epoch: leave that "
-                "out, or the workers"
-            )
-            say(f"not exact after an interruption: {self.guarantee}")
         self._order: list[int] = []
-        self._loads = Loads(self._dataset, alone=self._adapter.enqueuer is None)
+        self._enqueuer = self._adapter.enqueuer
+        self._loads = Loads(self._dataset, alone=self._enqueuer is None)
+        self._taken = 0  # Batches of the order that workers have handed over.
+        if self._enqueuer is not None:
+            # On the instance, which belongs to this one `fit`.
+            self._hand_over = self._enqueuer.get
+            self._enqueuer.get = self._counted
 
     def epoch_begins(self, epoch: int, saved: Saved | None) -> None:
         """See `Source.epoch_begins`."""
         if self._goes_on:  # With `steps_per_epoch`, across epochs.
+            if self._own_hooks:  # What was read ahead may be other now.
+                self._begin_at(self._epoch_iterator._steps_seen)
+                self._make_iterator()
+            elif self._enqueuer is not None:
+                rest = self._order[self._taken + self._waiting :]
+                self._see(_Rest(self._loads, rest))
             return
         if saved is not None and _ORDER in saved.tensors:
             self._order = [int(i) for i in saved.tensors[_ORDER]]
@@ -122,11 +144,27 @@ class PyDatasetOrder(_PyDatasetSource):
             # Before a worker loads a batch; the epoch has begun already.
             self._put_back_own(saved)
             self.draws_from = self._loads.go_on_from(saved.state.get("draws"))
-        self._loads.begin_at(batch)
-        self._show(_Rest(self._loads, self._order[batch:], has_begun=goes_on))
+        self._begin_at(batch, has_begun=goes_on)
         self._adapter.shuffle = False
-        if self._adapter.enqueuer is not None:
-            self._adapter.enqueuer.shuffle = False
+        if self._enqueuer is not None:
+            self._enqueuer.shuffle = False
+
+    def _begin_at(self, batch: int, *, has_begun: bool = False) -> None:
+        self._loads.begin_at(batch)
+        self._taken = batch
+        rest = self._order[batch:]
+        self._show(_Rest(self._loads, rest, has_begun=has_begun))
+
+    @property
+    def _waiting(self) -> int:
+        """Batches that the workers, which rest now, have read ahead."""
+        queues = (self._enqueuer.ready_queue, self._enqueuer.future_queue)
+        return sum(queue.qsize() for queue in queues)
+
+    def _counted(self) -> Iterator[Any]:
+        for batch in self._hand_over():
+            self._taken += 1
+            yield batch
 
     def state(self, iterator: Any, *, drawn: int) -> State:
         """See `Source.state`."""
@@ -140,11 +178,8 @@ class PyDatasetOrder(_PyDatasetSource):
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`; an iterator may go on across epochs."""
         super().put_back(iterator, saved)
-        keras_iterator = self._epoch_iterator
-        if iterator is None and keras_iterator.steps_per_epoch:
-            keras_iterator._current_iterator = iter(
-                keras_iterator._get_iterator()
-            )
+        if iterator is None and self._epoch_iterator.steps_per_epoch:
+            self._make_iterator()
 
 
 class EndlessPyDataset(_PyDatasetSource):
@@ -168,12 +203,9 @@ class EndlessPyDataset(_PyDatasetSource):
     def put_back(self, iterator: Any, saved: Saved) -> None:
         """See `Source.put_back`."""
         super().put_back(iterator, saved)
-        keras_iterator = self._epoch_iterator
-        if iterator is None and keras_iterator.steps_per_epoch:
+        if iterator is None and self._epoch_iterator.steps_per_epoch:
             self._begin_at(saved.drawn)
-            keras_iterator._current_iterator = iter(
-                keras_iterator._get_iterator()
-            )
+            self._make_iterator()
 
     def _begin_at(self, drawn: int) -> None:
         self._has_begun = True
@@ -189,7 +221,11 @@ class _Rest:
     """What is left of an epoch of a `PyDataset`, as one."""
 
     def __init__(
-        self, dataset: Any, order: Sequence[int], *, has_begun: bool
+        self,
+        dataset: Any,
+        order: Sequence[int],
+        *,
+        has_begun: bool = False,
     ) -> None:
         self._dataset = dataset
         self._order = order

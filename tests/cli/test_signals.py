@@ -178,3 +178,43 @@ def test_worker_outlives_the_trainer(place: Workplace) -> None:
         assert place.train(other).out == b"the next\n"
     finally:
         os.kill(int((place.path / "worker").read_text()), signal.SIGKILL)
+
+
+def test_workers_of_a_killed_trainer(place: Workplace) -> None:
+    """What a trainer forked is killed with it when it is killed."""
+    source = """\
+        import os, pathlib, signal, threading
+        if os.fork() == 0:
+            pathlib.Path("worker").write_text(str(os.getpid()))
+            threading.Event().wait()
+        while not pathlib.Path("worker").exists():
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    ended = place.train(place.program(source))
+    assert ended.status == exit_status.RESUMABLE
+    worker = int((place.path / "worker").read_text())
+    until(lambda: not is_alive(worker), what="the worker is dead")
+
+
+def test_forked_worker_ends_on_sigterm(place: Workplace) -> None:
+    """
+    A pool of workers ends its processes by SIGTERM. Ours has no handler that
+    waits for the main thread, and the program's own handlers stay.
+    """
+    source = """\
+        import os, pathlib, signal
+        def forked():
+            child = os.fork()
+            if child == 0:
+                handler = signal.getsignal(signal.SIGTERM)
+                print(getattr(handler, "name", handler is own), flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+        def own(number, frame): pass
+        forked()
+        signal.signal(signal.SIGTERM, own)
+        forked()
+    """
+    ended = place.train(place.program(source))
+    assert ended.out == b"SIG_DFL\nTrue\n"

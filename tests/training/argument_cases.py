@@ -112,10 +112,6 @@ CANNOT = {
     ("a DataLoader", "class_weight"): _NONE_THERE,
     ("Grain", "class_weight"): _NONE_THERE,
     ("bg.data.stream", "class_weight"): "its batches have weights",
-    ("a PyDataset with workers", "steps_per_epoch"): (
-        "Keras has no certain order there; that is said"
-    ),
-    ("a PyDataset with workers", "all at once"): "has steps_per_epoch",
 }
 
 

@@ -304,6 +304,27 @@ CASES = {
         lambda: ((Changing(workers=2),), {"shuffle": False}),
         protected=True,  # Without us, Keras on JAX loses what it looks at.
     ),
+    "a PyDataset that changes itself, with workers, across epochs": Case(
+        everything,
+        lambda: (
+            (Changing(workers=2),),
+            {"shuffle": False, "steps_per_epoch": 3},
+        ),
+        protected=True,
+    ),
+    "a PyDataset that changes itself, across epochs": Case(
+        everything,
+        lambda: ((Changing(),), {"shuffle": False, "steps_per_epoch": 3}),
+        protected=True,
+    ),
+    "a PyDataset with processes, across epochs": Case(
+        everything,
+        lambda: (
+            (Batches(workers=2, use_multiprocessing=True),),
+            {"steps_per_epoch": 3},
+        ),
+        protected=True,
+    ),
     "a PyDataset that counts its epochs": Case(
         everything, lambda: ((Begun(),), {"shuffle": False})
     ),

@@ -318,6 +318,9 @@ def _train(request: dict[str, Any], out: Path) -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _terminated)
+    os.register_at_fork(  # As there, too.
+        after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    )
     case = CASES[request["case"]]
     if request["deterministic"]:
         import tensorflow as tf

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import argument_cases
 import data_cases
 import keras
+import numpy as np
 import pytest
 from fresh_process import (
     Interruption,
@@ -16,6 +18,8 @@ from fresh_process import (
 )
 from harness import CutAt, train
 from models import BATCH
+
+import colab_keras_bg as bg
 
 # The cells of the table in docs/exact-resume.md; the others are variants.
 KINDS = [
@@ -150,3 +154,44 @@ def test_no_batch_is_sliced_again(
     # Keras looks at the first batches to build the metrics.
     starts = {indices.start for indices in sliced} - {0, BATCH}
     assert min(starts) >= 4 * BATCH
+
+
+class Seen(keras.metrics.Sum):
+    """The sum of all targets that a model is trained on in an epoch."""
+
+    def update_state(
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None
+    ) -> None:
+        super().update_state(y_true)
+
+
+class Numbered(keras.utils.PyDataset):
+    """Seven batches of one sample: batch n has the target 2 ** n."""
+
+    num_batches = 7
+
+    def __getitem__(self, index: int) -> Any:
+        return np.ones((1, 2)), np.full((1, 1), 2.0**index)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_each_batch_comes_once_in_a_pass(workers: int, tmp_path: Path) -> None:
+    """
+    Seven batches of a PyDataset in epochs of three: with workers or without,
+    a pass over the data takes three epochs and leaves out nothing, and the
+    next pass begins anew.
+    """
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mae", metrics=[Seen(name="seen")])
+    history = model.fit(
+        Numbered(workers=workers),
+        steps_per_epoch=3,
+        epochs=5,
+        verbose=0,
+        callbacks=[bg.BackupAndRestore(tmp_path / "run")],
+    )
+    seen = [int(value) for value in history.history["seen"]]
+    assert [value.bit_count() for value in seen] == [3, 3, 1, 3, 3]
+    assert sum(seen[:3]) == 127
+    assert seen[3] & seen[4] == 0
