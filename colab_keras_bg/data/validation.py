@@ -27,6 +27,7 @@ from colab_keras_bg.data.passes import (
 )
 from colab_keras_bg.data.source import State
 from colab_keras_bg.data.stream import StreamAdapter
+from colab_keras_bg.journal.announce import say
 
 __all__ = ["Validation"]
 
@@ -68,17 +69,23 @@ class Validation:
         """
         if self._passes is None:
             self._passes = _passes(epoch_iterator)
-        if self._passes is not None and self._go_on_from is not None:
-            state, arrays = self._go_on_from
-            if state.get("kind") == type(self._passes).__name__:
+        state, arrays = self._go_on_from or ({}, {})
+        if state:  # There was an evaluation.
+            if state["kind"] != type(self._passes).__name__:
+                say(
+                    "the data to validate on is of another kind than it was: "
+                    "it is begun anew, and what is measured on it may differ. "
+                    "Give fit the same validation_data to be exact"
+                )
+            elif self._passes is not None:
                 self._passes.go_on_from(state, arrays)
         self._go_on_from = None
 
     def ends(self) -> None:
         """After the last batch of an evaluation."""
-        if self._passes is not None:
-            state, arrays = self._passes.state()
-            self._state = {**state, "kind": type(self._passes).__name__}, arrays
+        none: State = ({}, {})
+        state, arrays = none if self._passes is None else self._passes.state()
+        self._state = {**state, "kind": type(self._passes).__name__}, arrays
 
     def pass_by(self) -> None:
         """If the `fit` had ended before: the next may validate on the same."""

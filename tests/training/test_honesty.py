@@ -499,3 +499,29 @@ def test_validation_generator_that_does_not_replay(
         assert expected == said.count("of the validation data did not yield")
     found = bg.explain(unbuilt(), X, Y, validation_data=unseeded())
     assert [None] == [f.exact for f in found.findings if "vali" in f.part]
+
+
+@pytest.mark.parametrize("then", ["arrays", "bg.data.arrays", "none"])
+@pytest.mark.parametrize("now", ["arrays", "bg.data.arrays", "none"])
+def test_validation_data_of_another_kind_is_named(
+    then: str, now: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Data to validate on that is of another kind than it was is said, and the
+    run goes on; data that is of the same kind, or only now there, is not.
+    """
+    kinds: dict[str, Callable[[], Any]] = {
+        "arrays": lambda: (X, Y),
+        "bg.data.arrays": lambda: bg.data.arrays(X, Y, batch_size=BATCH),
+        "none": lambda: None,
+    }
+
+    def case(kind: str) -> Case:
+        given = {"validation_data": kinds[kind]()}
+        return Case(unbuilt, lambda: (arrays()[0], given))
+
+    assert train(case(then), tmp_path / "run", cut=CutAt(9)) is None
+    assert train(case(now), tmp_path / "run") is not None
+    changed = then != now and "none" not in (then, now)
+    said = "the data to validate on is of another kind than it was"
+    assert changed == (said in capsys.readouterr().err)
