@@ -17,11 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from colab_keras_bg.checkpoint.policies import (
-    SavePolicy,
-    keep_policy,
-    save_policy,
-)
+from colab_keras_bg.checkpoint.keeping import keep_policy
+from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
 from colab_keras_bg.errors import RunHeldError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
@@ -68,7 +65,10 @@ class Run:
         *,
         save_freq: str | int | SavePolicy = "auto",
         keep_last: int = 2,
-        keep_every: int | None = None,
+        keep_every: int | str | None = None,
+        keep_best: int = 0,
+        monitor: str = "val_loss",
+        mode: str = "auto",
         start_over: bool = False,
         seed: int | None = None,
         command: Sequence[str] = (),
@@ -78,10 +78,15 @@ class Run:
         Args:
             run_dir: Where the run lives: a local path.
             save_freq: When to save: `"epoch"`, a number of batches, a time
-                such as `"30s"` or `"10m"`, or `"auto"`.
+                such as `"30s"` or `"10m"`, or `"auto"`; several with
+                `+` between.
             keep_last: How many of the newest checkpoints are kept, 2 or more.
             keep_every: Besides, keep a checkpoint in each stretch of this
-                many steps for good.
+                many steps for good, or of a time such as `"2h"`.
+            keep_best: Besides, keep so many of the best by `monitor`, as
+                measured at the ends of epochs.
+            monitor: The metric's name in the logs of an epoch.
+            mode: `"min"`, `"max"`, or `"auto"`, by the name.
             start_over: Whether to set aside what the directory holds, under
                 another name beside it, and begin anew.
             seed: A seed for whoever asks the run for one.
@@ -100,7 +105,13 @@ class Run:
             self._directory,
             self._metrics,
             save_policy=save_policy(save_freq),
-            keep_policy=keep_policy(keep_last, keep_every),
+            keep_policy=keep_policy(
+                keep_last,
+                keep_every,
+                keep_best=keep_best,
+                monitor=monitor,
+                mode=mode,
+            ),
         )
         self._heartbeat = Heartbeat(self._directory.storage, self._vital_signs)
         self._supervised = False
@@ -307,6 +318,8 @@ class Run:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "problem": self.saves.problem,
+            "saves": self.saves.explained(),
+            "best": self.saves.best(),
         }
 
     def _at_exit(self) -> None:

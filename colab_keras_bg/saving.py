@@ -8,16 +8,15 @@ its checkpoint is committed, and metrics up to a step are synced before it.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from colab_keras_bg.checkpoint.background import BackgroundSaver, Outcome
-from colab_keras_bg.checkpoint.policies import (
-    KeepPolicy,
-    Progress,
-    SavePolicy,
-)
+from colab_keras_bg.checkpoint.cost import SaveCost
+from colab_keras_bg.checkpoint.keeping import Commit, KeepPolicy
+from colab_keras_bg.checkpoint.policies import Progress, SavePolicy
 from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
 from colab_keras_bg.errors import (
     NoUsableCheckpointError,
@@ -64,8 +63,9 @@ class Saves:
         self._clock = clock
         self._saver = BackgroundSaver(clock=clock)
         self._last = (0, clock())
-        self._cost_secs: float | None = None
-        self._overdue = False
+        self._cost = SaveCost(clock=clock)
+        self._overdue = self._wanted = False
+        self._said_missing = False
         self.problem: str | None = None
 
     # Going on.
@@ -106,37 +106,52 @@ class Saves:
     def begin_at(self, step: int) -> None:
         """Tells from which step on the training goes."""
         self._last = (step, self._clock())
-        self._overdue = False
+        self._overdue = self._wanted = False
 
     # Saving.
 
-    def due(self, step: int, *, epoch_ended: bool = False) -> bool:
+    def due(
+        self, step: int, *, measured: Mapping[str, Any] | None = None
+    ) -> bool:
         """Whether to save now; also brings home how the last save ended.
 
         Args:
             step: The present step.
-            epoch_ended: Whether an epoch has just ended.
+            measured: At the end of an epoch, what was measured, by name.
         """
-        self._collect(self._saver.take_outcome())
+        ended = measured is not None
+        self._cost.at_step(step, saving=self._saver.busy, steady=not ended)
+        self._collect(step, self._saver.take_outcomes())
         if step == self._last[0]:
             return False
+        self._wanted = bool(measured) and self._is_wanted(step, measured or {})
         self._overdue = self._overdue or self._save_policy.due(
-            Progress(
-                steps_since_save=step - self._last[0],
-                secs_since_save=self._clock() - self._last[1],
-                epoch_ended=epoch_ended,
-                save_cost_secs=self._cost_secs,
-            )
+            self._progress(step, epoch_ended=ended)
         )
-        # A snapshot that waits would pin a second copy of the state: one
-        # that comes due during a save is taken when that has ended.
-        return self._overdue and not self._saver.busy
+        # A snapshot that waits pins a second copy of the state: one that
+        # comes due during a save is taken when that has ended, unless it
+        # would not be what was measured then.
+        due = self._wanted or (self._overdue and not self._saver.busy)
+        if due:
+            self._cost.begins(step)
+        return due
+
+    def explained(self) -> str:
+        """When it saves, and why then, for people."""
+        return self._save_policy.explained(self._progress(self._last[0]))
+
+    def best(self) -> str | None:
+        """Which checkpoint is the best, for people; None if none is kept so."""
+        commits = self._directory.checkpoints.commits()
+        return self._keep_policy.best(commits) if commits else None
 
     def save(
         self,
         step: int,
         tensors: Mapping[str, LazyTensor],
         state: Mapping[str, Any],
+        *,
+        measured: Mapping[str, Any] | None = None,
     ) -> None:
         """Commits a checkpoint in the background, if there is none yet.
 
@@ -144,24 +159,33 @@ class Saves:
             step: The present step.
             tensors: The tensors by key.
             state: Everything else, as JSON values.
+            measured: What was measured at this very step, by name.
         """
-        self.wait()
+        if not self._wanted:
+            self.wait()
         if step == self._last[0] and self.problem is None:
             return  # It is committed, or where the training went on.
         self.begin_at(step)
+        checkpoints, policy = self._directory.checkpoints, self._keep_policy
+        metrics = _numbers(measured or {})
 
         def commit() -> None:
             self._metrics.sync()
-            manifest = self._directory.checkpoints.save(
+            manifest = checkpoints.save(
                 step,
                 attempt=self._directory.attempt,
                 tensors=tensors,
                 state=state,
+                metrics=metrics,
+                make_room=lambda: checkpoints.retain(
+                    policy, coming=Commit(step, time.time(), metrics)
+                ),
             )
             self._directory.publish(step=step, committed=manifest.created)
-            self._directory.checkpoints.retain(self._keep_policy)
+            checkpoints.retain(policy)
 
         self._saver.submit(step, commit)
+        self._cost.goes_on()
 
     def save_final(
         self,
@@ -190,6 +214,9 @@ class Saves:
                     attempt=self._directory.attempt,
                     tensors=tensors,
                     state=state,
+                    make_room=lambda: self._directory.checkpoints.retain(
+                        self._keep_policy
+                    ),
                 )
             _drop_older(finals, step, fit=state["position"]["fit"])
 
@@ -205,7 +232,7 @@ class Saves:
 
     def wait(self) -> None:
         """Returns when no save is in flight."""
-        self._collect(self._saver.take_outcome(wait=True))
+        self._collect(None, self._saver.take_outcomes(wait=True))
 
     def delete_all(self) -> None:
         """Deletes all checkpoints of the run, and nothing else."""
@@ -215,15 +242,51 @@ class Saves:
                 store.delete(step)
         self._directory.publish(step=None, committed=None)
 
-    def _collect(self, outcome: Outcome | None) -> None:
-        if outcome is None:
-            return
-        if outcome.error is None:
-            self._cost_secs = outcome.took_secs
-            self.problem = None
-            return
-        self.problem = f"saving step {outcome.step} failed: {outcome.error}"
-        say(f"{self.problem} Training goes on; the next save tries again.")
+    def _collect(self, step: int | None, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if outcome.error is None:
+                self._cost.ended(step, took_secs=outcome.took_secs)
+                self.problem = None
+                continue
+            self.problem = f"saving step {outcome.step} failed: {outcome.error}"
+            say(f"{self.problem} Training goes on; the next save tries again.")
+
+    def _progress(self, step: int, *, epoch_ended: bool = False) -> Progress:
+        return Progress(
+            steps_since_save=step - self._last[0],
+            secs_since_save=self._clock() - self._last[1],
+            epoch_ended=epoch_ended,
+            save_cost_secs=self._cost.cost_secs,
+            save_secs=self._cost.took_secs,
+            step_secs=self._cost.step_secs,
+        )
+
+    def _is_wanted(self, step: int, measured: Mapping[str, Any]) -> bool:
+        """Whether what was measured belongs to what is to be kept."""
+        needed = self._keep_policy.metrics
+        if not needed:
+            return False
+        missing = sorted(needed - measured.keys())
+        if missing and not self._said_missing:
+            self._said_missing = True
+            say(
+                f"the best checkpoints by {' and '.join(missing)} cannot be "
+                f"kept: an epoch reports {', '.join(sorted(measured))}. Name "
+                "one of these as `monitor`, or give fit validation_data"
+            )
+        coming = Commit(step, time.time(), _numbers(measured))
+        return self._keep_policy.wants(
+            coming, self._directory.checkpoints.commits()
+        )
+
+
+def _numbers(measured: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers among what was measured."""
+    return {
+        name: float(value)
+        for name, value in measured.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def _drop_older(finals: CheckpointStore, step: int, *, fit: int) -> None:

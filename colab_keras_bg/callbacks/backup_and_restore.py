@@ -65,7 +65,10 @@ class BackupAndRestore(keras.callbacks.Callback):
         delete_checkpoint: bool = False,
         *,
         keep_last: int = 2,
-        keep_every: int | None = None,
+        keep_every: int | str | None = None,
+        keep_best: int = 0,
+        monitor: str = "val_loss",
+        mode: str = "auto",
     ) -> None:
         """Checks the arguments; nothing is touched before `fit`.
 
@@ -77,7 +80,11 @@ class BackupAndRestore(keras.callbacks.Callback):
             delete_checkpoint: Whether to delete the backup when `fit` ends.
             keep_last: How many of the newest checkpoints are kept, 2 or more.
             keep_every: Besides, keep a checkpoint in each stretch of this
-                many steps for good.
+                many steps for good, or of a time such as `"2h"`.
+            keep_best: Besides, keep so many of the best by `monitor`, as
+                measured at the ends of epochs.
+            monitor: The metric's name in the logs of an epoch.
+            mode: `"min"`, `"max"`, or `"auto"`, by the name.
 
         Raises:
             UsageError: If an argument cannot be meant (a `ValueError`).
@@ -103,6 +110,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             "save_freq": save_freq,
             "keep_last": keep_last,
             "keep_every": keep_every,
+            "keep_best": keep_best,
+            "monitor": monitor,
+            "mode": mode,
         }
         if not isinstance(backup_dir, Run):
             Run(backup_dir, **self._settings)  # Bad arguments fail here.

@@ -131,14 +131,14 @@ class Training:
             self._count(self._open_turn)  # The loop was left by `break`.
         self._open_turn = 0
         self._look_at_first_step()
-        self._run.report(plain(logs or {}), epoch=epoch)
+        measured = plain(logs or {})
+        self._run.report(measured, epoch=epoch)
         last = stopping or epoch + 1 >= self._epochs
         self._position = self._at(
             epoch=epoch + 1, batch=0, turns=0, stopped=stopping
         )
-        due = self._run.saves.due(self._position.step, epoch_ended=True)
-        if due or last:
-            self._save(iterator=None)
+        if self._run.saves.due(self._position.step, measured=measured) or last:
+            self._save(iterator=None, measured=measured)
 
     def evaluation_begins(self) -> None:
         """After every callback's `on_test_begin`."""
@@ -310,7 +310,7 @@ class Training:
                     )
                 found = saved = None  # Its file is mapped no longer.
             elif index and self._run.saves.due(self._position.step):
-                self._save(iterator=turn[-1], steps_ahead=True)
+                self._save(iterator=turn[-1])
             if index == 0:
                 self._source.epoch_starts(turn[-1])
             self._open_turn = self._loop.batches_of_turn(
@@ -356,11 +356,13 @@ class Training:
 
     # Saving.
 
-    def _save(self, *, iterator: Any, steps_ahead: bool = False) -> None:
+    def _save(self, *, iterator: Any, measured: Any = None) -> None:
         tensors, state = self._contents.take(
-            self._position, iterator=iterator, steps_ahead=steps_ahead
+            self._position, iterator=iterator, steps_ahead=iterator is not None
         )
-        self._run.saves.save(self._position.step, tensors, state)
+        self._run.saves.save(
+            self._position.step, tensors, state, measured=measured
+        )
 
     def _new_position(self, *, step: int) -> Position:
         return Position(

@@ -23,7 +23,10 @@ def unattended(
     *,
     save_freq: Any = "auto",
     keep_last: int = 2,
-    keep_every: int | None = None,
+    keep_every: int | str | None = None,
+    keep_best: int = 0,
+    monitor: str = "val_loss",
+    mode: str = "auto",
 ) -> list[keras.callbacks.Callback]:
     """Callbacks that let a `fit` run unattended.
 
@@ -31,10 +34,14 @@ def unattended(
         run_dir: The run directory. May be left out in a program that
             `colab-keras-bg train` started.
         save_freq: When to save: `"epoch"`, a number of batches, a time such
-            as `"30s"` or `"10m"`, or `"auto"`.
+            as `"30s"` or `"10m"`, or `"auto"`; several with `+` between.
         keep_last: How many of the newest checkpoints are kept, 2 or more.
         keep_every: Besides, keep a checkpoint in each stretch of this many
-            steps for good.
+            steps for good, or of a time such as `"2h"`.
+        keep_best: Besides, keep so many of the best by `monitor`, as measured
+            at the ends of epochs.
+        monitor: The metric's name in the logs of an epoch.
+        mode: `"min"`, `"max"`, or `"auto"`, by the name.
 
     Returns:
         The callbacks, for `model.fit(callbacks=...)`.
@@ -61,6 +68,9 @@ def unattended(
             save_freq=save_freq,
             keep_last=keep_last,
             keep_every=keep_every,
+            keep_best=keep_best,
+            monitor=monitor,
+            mode=mode,
         )
     ]
 

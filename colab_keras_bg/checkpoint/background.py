@@ -1,8 +1,8 @@
 """Saving in the background, one save at a time.
 
-Invariant: at most one save is in flight; its outcome, good or bad, is handed
-to the caller's thread exactly once. The thread is not a daemon: an
-interpreter that ends waits for the save it has begun.
+Invariant: at most one save is in flight and one waits; the outcome of each,
+good or bad, is handed to the caller's thread exactly once. The thread is not a
+daemon: an interpreter that ends waits for the save it has begun.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Outcome:
 
 
 class BackgroundSaver:
-    """Runs saves in a thread."""
+    """Runs saves in a thread, one after the other."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Starts idle.
@@ -42,7 +42,9 @@ class BackgroundSaver:
         """
         self._clock = clock
         self._thread: threading.Thread | None = None
-        self._outcome: Outcome | None = None
+        self._lock = threading.Lock()
+        self._waiting: tuple[int, Callable[[], Any]] | None = None
+        self._outcomes: list[Outcome] = []
 
     @property
     def busy(self) -> bool:
@@ -50,19 +52,57 @@ class BackgroundSaver:
         return self._thread is not None
 
     def submit(self, step: int, save: Callable[[], Any]) -> None:
-        """Starts a save.
+        """Starts a save, or has it wait for the one in flight.
+
+        One that waits already is given up for it.
 
         Args:
             step: The step that is saved.
             save: Does it. May raise.
 
         Raises:
-            RuntimeError: If one is in flight, or no thread can be started.
+            RuntimeError: If no thread can be started.
         """
-        if self.busy:
-            raise RuntimeError("A save is in flight.")
+        with self._lock:
+            self._waiting = step, save
+            if self._thread is not None and self._thread.is_alive():
+                return
+        try:
+            self._start()
+        except RuntimeError:
+            self._waiting = None
+            raise
 
-        def work() -> None:
+    def take_outcomes(self, *, wait: bool = False) -> list[Outcome]:
+        """The outcomes of the saves that have ended since the last call.
+
+        Args:
+            wait: Whether to wait for the one in flight, and the one waiting.
+        """
+        thread = self._thread
+        if thread is None or (thread.is_alive() and not wait):
+            return []
+        thread.join()
+        self._thread = None
+        outcomes, self._outcomes = self._outcomes, []
+        if self._waiting is None:
+            return outcomes
+        self._start()  # It came when the thread was just ending.
+        return outcomes + self.take_outcomes(wait=wait)
+
+    def _start(self) -> None:
+        thread = threading.Thread(
+            target=self._work, name="checkpoint-save", daemon=False
+        )
+        thread.start()
+        self._thread = thread
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if self._waiting is None:
+                    return
+                (step, save), self._waiting = self._waiting, None
             started = self._clock()
             error: BaseException | None = None
             try:
@@ -70,27 +110,5 @@ class BackgroundSaver:
             # Whatever it is: nobody but the caller would ever see it.
             except BaseException as raised:  # noqa: BLE001 - handed over
                 error = raised
-            self._outcome = Outcome(step, self._clock() - started, error)
-
-        thread = threading.Thread(
-            target=work, name="checkpoint-save", daemon=False
-        )
-        thread.start()
-        self._thread = thread
-
-    def take_outcome(self, *, wait: bool = False) -> Outcome | None:
-        """The outcome of the save that has ended since the last call.
-
-        Args:
-            wait: Whether to wait for the one in flight.
-
-        Returns:
-            The outcome, once; None if there is none.
-        """
-        thread = self._thread
-        if thread is None or (thread.is_alive() and not wait):
-            return None
-        thread.join()
-        self._thread = None
-        outcome, self._outcome = self._outcome, None
-        return outcome
+            self._outcomes.append(Outcome(step, self._clock() - started, error))
+            del save  # What it has saved is held no longer.

@@ -1,15 +1,18 @@
-"""Tensors that have not changed: where they lie, and what is needed of there.
+"""What the manifests of a store tell: of references, and of what was measured.
 
-Invariant: a tensor is referred to where its bytes are, never by way of another
+Invariant: what is remembered of a manifest never changes, as it does not. A
+tensor is referred to where its bytes are, never by way of another
 reference; and a file that any manifest refers to is in use. As long as one
 manifest cannot be read, every file of tensors is.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from colab_keras_bg.checkpoint import tensors as safetensors
+from colab_keras_bg.checkpoint.keeping import Commit
 from colab_keras_bg.checkpoint.layout import (
     is_data_file_name,
     step_directory,
@@ -41,14 +44,24 @@ class Origins:
         self._storage = storage
         self._prefix = prefix
         self._known: dict[int, frozenset[tuple[int, str]]] = {}
+        self._commits: dict[int, Commit] = {}
 
     def learn(self, manifest: Manifest) -> None:
-        """Remembers what a manifest refers to; it never changes."""
-        self._known[manifest.step] = manifest.origins
+        """Remembers what a manifest tells."""
+        step = manifest.step
+        self._commits[step] = Commit(step, manifest.created, manifest.metrics)
+        self._known[step] = manifest.origins
 
     def forget(self, step: int) -> None:
         """After a step's manifest was deleted."""
         self._known.pop(step, None)
+        self._commits.pop(step, None)
+
+    def commit(self, step: int) -> Commit:
+        """What a policy goes by; the step alone if no manifest tells."""
+        with contextlib.suppress(ObjectNotFoundError):  # Just deleted.
+            self.of(step)
+        return self._commits.get(step, Commit(step))
 
     def of(self, step: int) -> frozenset[tuple[int, str]]:
         """What a step refers to; nothing if its manifest does not tell."""

@@ -1,4 +1,4 @@
-"""When to save and what to keep, as values.
+"""When to save, as values.
 
 Invariant: a policy is frozen; it decides from its arguments alone, prints
 and compares. What has happened so far is handed in.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from colab_keras_bg.errors import UsageError
@@ -20,14 +19,10 @@ __all__ = [
     "EveryEpoch",
     "EveryNSecs",
     "EveryNSteps",
-    "KeepAnyOf",
-    "KeepEvery",
-    "KeepLast",
-    "KeepPolicy",
     "Progress",
     "SavePolicy",
-    "keep_policy",
     "save_policy",
+    "secs_of",
 ]
 
 
@@ -39,14 +34,20 @@ class Progress:
         steps_since_save: Steps since the last save, restore or start.
         secs_since_save: Seconds since then.
         epoch_ended: Whether an epoch has just ended.
-        save_cost_secs: What the last save cost, from its begin to its commit;
-            None before the first.
+        save_cost_secs: What the last save cost the training: the time that it
+            was held up, and by which its steps took longer; None before the
+            first.
+        save_secs: How long that save took, from its begin to its commit.
+        step_secs: How long a step takes while nothing is saved; None if that
+            is not known yet.
     """
 
     steps_since_save: int
     secs_since_save: float
     epoch_ended: bool
-    save_cost_secs: float | None
+    save_cost_secs: float | None = None
+    save_secs: float | None = None
+    step_secs: float | None = None
 
 
 class SavePolicy(ABC):
@@ -56,6 +57,10 @@ class SavePolicy(ABC):
     def due(self, progress: Progress) -> bool:
         """Whether to save now. Asked between any two steps."""
 
+    @abstractmethod
+    def explained(self, progress: Progress) -> str:
+        """When it saves, and why then, for people."""
+
 
 @dataclass(frozen=True)
 class EveryEpoch(SavePolicy):
@@ -64,6 +69,10 @@ class EveryEpoch(SavePolicy):
     def due(self, progress: Progress) -> bool:
         """See `SavePolicy.due`."""
         return progress.epoch_ended
+
+    def explained(self, progress: Progress) -> str:
+        """See `SavePolicy.explained`."""
+        return "at the end of each epoch"
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,10 @@ class EveryNSteps(SavePolicy):
         """See `SavePolicy.due`."""
         return progress.steps_since_save >= self.steps
 
+    def explained(self, progress: Progress) -> str:
+        """See `SavePolicy.explained`."""
+        return "every step" if self.steps == 1 else f"every {self.steps} steps"
+
 
 @dataclass(frozen=True)
 class EveryNSecs(SavePolicy):
@@ -87,38 +100,82 @@ class EveryNSecs(SavePolicy):
         """See `SavePolicy.due`."""
         return progress.secs_since_save >= self.interval_secs
 
+    def explained(self, progress: Progress) -> str:
+        """See `SavePolicy.explained`."""
+        return f"every {_secs(self.interval_secs)}"
+
 
 @dataclass(frozen=True)
 class Auto(SavePolicy):
     """As often as costs less than it protects.
 
-    The interval is Young's and Daly's, sqrt(2 * MTBF * cost), but at most
-    `max_loss_secs`, and never so short that saving takes more than
-    `max_overhead` of the time. The first save comes early, to be measured.
+    The interval is Young's and Daly's, sqrt(2 * MTBF * cost): J. T. Daly, "A
+    higher order estimate of the optimum checkpoint interval", 2006. It is at
+    most `max_loss_secs`, but never so short that saving costs the training
+    more than `max_overhead` of its time, or keeps the disk busy for more than
+    `max_busy` of it. The first save comes early, to be measured.
     """
 
     max_overhead: float = 0.01
     max_loss_secs: float = 60.0
     mtbf_secs: float = 4 * 3600.0
+    max_busy: float = 0.1
     first_secs: float = 5.0
 
-    def interval_secs(self, save_cost_secs: float | None) -> float:
+    def interval_secs(self, progress: Progress) -> float:
         """The time between two saves.
 
         Args:
-            save_cost_secs: What the last save cost; None before the first.
+            progress: Tells what the last save cost.
         """
-        if save_cost_secs is None:
-            return self.first_secs
-        wanted = math.sqrt(2 * self.mtbf_secs * save_cost_secs)
-        return max(
-            min(wanted, self.max_loss_secs), save_cost_secs / self.max_overhead
-        )
+        return self._chosen(progress)[0]
 
     def due(self, progress: Progress) -> bool:
         """See `SavePolicy.due`."""
-        interval = self.interval_secs(progress.save_cost_secs)
-        return progress.secs_since_save >= interval
+        return progress.secs_since_save >= self.interval_secs(progress)
+
+    def explained(self, progress: Progress) -> str:
+        """See `SavePolicy.explained`."""
+        interval, why = self._chosen(progress)
+        text = f"every {_secs(interval)}"
+        if progress.step_secs:
+            text += f" (about {max(1, round(interval / progress.step_secs))} "
+            text += "steps)"
+        text += f", chosen because {why}"
+        if progress.save_cost_secs is not None:
+            share = progress.save_cost_secs / interval
+            text += (
+                f"; a save takes {_secs(progress.save_secs or 0.0)} and costs "
+                f"the training {_secs(progress.save_cost_secs)}, "
+                f"{share:.2%} of its time"
+            )
+        return text
+
+    def _chosen(self, progress: Progress) -> tuple[float, str]:
+        """The time between two saves, and what decided."""
+        cost = progress.save_cost_secs
+        if cost is None:
+            return self.first_secs, "nothing is measured yet"
+        wanted = (
+            math.sqrt(2 * self.mtbf_secs * cost),
+            (
+                "it loses least if the machine is lost every "
+                f"{_secs(self.mtbf_secs)}"
+            ),
+        )
+        most = (
+            self.max_loss_secs,
+            (f"no more than {_secs(self.max_loss_secs)} may be lost"),
+        )
+        cheap = (
+            cost / self.max_overhead,
+            (f"saving may cost {self.max_overhead:.0%} of the time"),
+        )
+        idle = (
+            (progress.save_secs or 0.0) / self.max_busy,
+            (f"the disk may be busy for {self.max_busy:.0%} of the time"),
+        )
+        return max(min(wanted, most), cheap, idle)
 
 
 @dataclass(frozen=True)
@@ -131,6 +188,10 @@ class AnyOf(SavePolicy):
         """See `SavePolicy.due`."""
         return any(policy.due(progress) for policy in self.policies)
 
+    def explained(self, progress: Progress) -> str:
+        """See `SavePolicy.explained`."""
+        return "; ".join(p.explained(progress) for p in self.policies)
+
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _TIME = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])")
@@ -142,7 +203,8 @@ def save_policy(save_freq: str | int | SavePolicy) -> SavePolicy:
 
     Args:
         save_freq: `"epoch"`, `"auto"`, a number of batches, a time such as
-            `"30s"`, `"10m"` or `"2h"`, or a policy.
+            `"30s"`, `"10m"` or `"2h"`, or a policy; several of them with
+            `+` between: when any of them says so.
 
     Raises:
         UsageError: If it is none of these. `False` and `True`, which are
@@ -155,96 +217,52 @@ def save_policy(save_freq: str | int | SavePolicy) -> SavePolicy:
     if isinstance(save_freq, SavePolicy):
         return save_freq
     if isinstance(save_freq, str):
-        text = save_freq.strip()
-        if text == "epoch":
-            return EveryEpoch()
-        if text == "auto":
-            return Auto()
-        if _NUMBER.fullmatch(text) and int(text) > 0:
-            return EveryNSteps(int(text))
-        match = _TIME.fullmatch(text)
-        if match and float(match[1]) > 0:
-            return EveryNSecs(float(match[1]) * _UNITS[match[2]])
+        parts = [_named(part.strip()) for part in save_freq.split("+")]
+        known = tuple(part for part in parts if part is not None)
+        if len(known) == len(parts):
+            return known[0] if len(known) == 1 else AnyOf(known)
     elif type(save_freq) is int and save_freq > 0:
         return EveryNSteps(save_freq)
     raise UsageError(
         f"save_freq={save_freq!r} cannot be meant: give 'epoch', 'auto', a "
-        "number of batches above 0, or a time such as '30s', '10m' or '2h'."
+        "number of batches above 0, or a time such as '30s', '10m' or '2h'; "
+        "several with + between."
     )
 
 
-class KeepPolicy(ABC):
-    """Decides which checkpoints are kept."""
-
-    @abstractmethod
-    def kept(self, steps: Sequence[int]) -> frozenset[int]:
-        """The steps to keep of `steps`, which are sorted, oldest first."""
-
-
-@dataclass(frozen=True)
-class KeepLast(KeepPolicy):
-    """The newest `count` checkpoints."""
-
-    count: int
-
-    def kept(self, steps: Sequence[int]) -> frozenset[int]:
-        """See `KeepPolicy.kept`."""
-        return frozenset(steps[max(0, len(steps) - self.count) :])
+def _named(text: str) -> SavePolicy | None:
+    if text == "epoch":
+        return EveryEpoch()
+    if text == "auto":
+        return Auto()
+    if _NUMBER.fullmatch(text) and int(text) > 0:
+        return EveryNSteps(int(text))
+    secs = secs_of(text)
+    return None if secs is None else EveryNSecs(secs)
 
 
-@dataclass(frozen=True)
-class KeepEvery(KeepPolicy):
-    """The first checkpoint in each stretch of `steps` steps.
-
-    But for the stretch that begins at step 0: what is kept lies at least
-    `steps` steps into the run.
-    """
-
-    steps: int
-
-    def kept(self, steps: Sequence[int]) -> frozenset[int]:
-        """See `KeepPolicy.kept`."""
-        first: dict[int, int] = {}
-        for step in steps:
-            first.setdefault(step // self.steps, step)
-        first.pop(0, None)  # The stretch that begins at step 0.
-        return frozenset(first.values())
-
-
-@dataclass(frozen=True)
-class KeepAnyOf(KeepPolicy):
-    """What any of several policies keeps."""
-
-    policies: tuple[KeepPolicy, ...]
-
-    def kept(self, steps: Sequence[int]) -> frozenset[int]:
-        """See `KeepPolicy.kept`."""
-        return frozenset().union(*(p.kept(steps) for p in self.policies))
-
-
-def keep_policy(
-    keep_last: int = 2, keep_every: int | None = None
-) -> KeepPolicy:
-    """The policy that `keep_last` and `keep_every` mean.
+def secs_of(text: str) -> float | None:
+    """The seconds that a time such as `"30s"`, `"10m"` or `"2h"` means.
 
     Args:
-        keep_last: How many of the newest checkpoints are kept; at least 2,
-            so that there is one to fall back to.
-        keep_every: Besides, keep the first checkpoint in each stretch of
-            this many steps for good.
+        text: What was given.
 
-    Raises:
-        UsageError: If a number is too small.
+    Returns:
+        Seconds above 0; None if it is no such time.
     """
-    if type(keep_last) is not int or keep_last < 2:
-        raise UsageError(
-            f"keep_last={keep_last!r}: at least 2 checkpoints are kept, so "
-            "that there is one to fall back to when the newest is damaged."
-        )
-    if keep_every is None:
-        return KeepLast(keep_last)
-    if type(keep_every) is not int or keep_every < 1:
-        raise UsageError(
-            f"keep_every={keep_every!r}: give a number of steps above 0."
-        )
-    return KeepAnyOf((KeepLast(keep_last), KeepEvery(keep_every)))
+    match = _TIME.fullmatch(text.strip())
+    secs = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    return secs or None
+
+
+def _secs(secs: float) -> str:
+    """A time for people."""
+    if secs < 0.1:
+        return f"{1000 * secs:.1f} ms"
+    if secs < 10:
+        return f"{secs:.1f} s"
+    if secs < 120:
+        return f"{secs:.0f} s"
+    if secs < 7200:
+        return f"{secs / 60:.0f} min"
+    return f"{secs / 3600:.0f} h"

@@ -13,14 +13,16 @@ Those are removed by `sweep`, which the one writer calls when it starts.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from colab_keras_bg.checkpoint import tensors as safetensors
 from colab_keras_bg.checkpoint.hashing import Digest, Hasher, blocks
+from colab_keras_bg.checkpoint.keeping import Commit, KeepPolicy
 from colab_keras_bg.checkpoint.layout import (
     MANIFEST,
     data_file_name,
@@ -29,7 +31,6 @@ from colab_keras_bg.checkpoint.layout import (
 )
 from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.origins import Origins
-from colab_keras_bg.checkpoint.policies import KeepPolicy
 from colab_keras_bg.checkpoint.reading import (
     Checkpoint,
     read_checkpoint,
@@ -88,6 +89,7 @@ class CheckpointStore:
         tensors: Mapping[str, LazyTensor],
         state: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
+        make_room: Callable[[], object] | None = None,
     ) -> Manifest:
         """Commits a checkpoint.
 
@@ -99,7 +101,9 @@ class CheckpointStore:
             attempt: The attempt that saves.
             tensors: The tensors by key, fetched one at a time, and released.
             state: Everything else; JSON values only.
-            metrics: What was last reported, finite numbers by name.
+            metrics: What was measured at this very step, finite numbers by
+                name.
+            make_room: Called, once, if there is too little space.
 
         Returns:
             The manifest. The checkpoint is committed when this returns, and
@@ -121,7 +125,8 @@ class CheckpointStore:
             hashes, references = self._origins.unchanged(tensors, self._base)
         written = {k: t for k, t in tensors.items() if k not in references}
         size_bytes = sum(t.size_bytes for t in written.values()) + len(content)
-        check_space(self._storage, self._directory(step), size_bytes)
+        directory = self._directory(step)
+        check_space(self._storage, directory, size_bytes, make_room=make_room)
         pieces = {
             data_file_name("tensors", attempt=attempt): safetensors.serialize(
                 written, hashes=hashes
@@ -147,7 +152,7 @@ class CheckpointStore:
             self._create(step, MANIFEST, [manifest.to_bytes()])
         except BaseException:
             with contextlib.suppress(StorageError):  # Then `sweep` does it.
-                self._discard([f"{self._directory(step)}/{f}" for f in files])
+                self._discard([f"{directory}/{f}" for f in files])
             raise
         self._verdicts[step], self._base = True, manifest
         self._origins.learn(manifest)
@@ -159,15 +164,9 @@ class CheckpointStore:
         Raises:
             StorageUnavailableError: If the storage cannot be listed.
         """
-        found = set()
-        for info in self._storage.list(f"{self._prefix}/"):
-            directory, _, file = info.name[len(self._prefix) + 1 :].partition(
-                "/"
-            )
-            step = step_of(directory)
-            if file == MANIFEST and step is not None:
-                found.add(step)
-        return sorted(found)
+        return sorted(
+            step for step, file, _ in self._files() if file == MANIFEST
+        )
 
     def manifest(self, step: int) -> Manifest:
         """Reads the manifest of a step, without its files.
@@ -185,6 +184,10 @@ class CheckpointStore:
             raise StepNotFoundError(step, available=self.steps()) from None
         self._origins.learn(found)
         return found
+
+    def commits(self) -> list[Commit]:
+        """What is there, oldest first, as far as its manifests tell."""
+        return list(map(self._origins.commit, self.steps()))
 
     def load(self, step: int) -> Checkpoint:
         """Reads and verifies one checkpoint.
@@ -270,37 +273,37 @@ class CheckpointStore:
         kept = self._origins.in_use(steps)
         self._discard([name for name in doomed if not kept(name)])
 
-    def retain(self, policy: KeepPolicy) -> list[int]:
+    def retain(
+        self, policy: KeepPolicy, *, coming: Commit | None = None
+    ) -> list[int]:
         """Deletes what a policy does not keep.
+
+        Args:
+            policy: What to keep.
+            coming: A checkpoint to be thought of as there already.
 
         The two newest checkpoints that verify always stay, whatever the
         policy says: the newest, and one to fall back to. As long as there are
-        no two, nothing is deleted.
-
-        Returns:
-            The steps deleted, oldest first.
+        no two, nothing is deleted. Returns the steps deleted, oldest first.
 
         Raises:
             StorageError: If one cannot be deleted.
             StorageUnavailableError: If one cannot be read.
         """
         steps = self.steps()
-        whole: set[int] = set()
-        for step in reversed(steps):
-            if len(whole) < 2 and self._verifies(step):
-                whole.add(step)
+        verified = (step for step in reversed(steps) if self._verifies(step))
+        whole = set(itertools.islice(verified, 2))
         if len(whole) < 2:
             return []
-        doomed = sorted(set(steps) - policy.kept(steps) - whole)
+        commits = list(map(self._origins.commit, steps))
+        kept = policy.kept([*commits, coming] if coming else commits)
+        doomed = sorted(set(steps) - kept - whole)
         for step in doomed:
             self.delete(step)
         return doomed
 
     def looks_whole(self, step: int) -> bool:
-        """Whether the manifest and the sizes of the files are right.
-
-        A quick look that reads no tensors: for deciding what to keep.
-        """
+        """Whether manifest and sizes are right; a quick look, for retaining."""
         try:
             manifest = self.manifest(step)
             for origin, file in manifest.origins:
@@ -320,28 +323,30 @@ class CheckpointStore:
     def sweep(self) -> list[str]:
         """Removes files that no manifest needs. Only for the one writer.
 
-        Folders whose manifest is damaged are left as they are.
-
-        Returns:
-            The names removed.
+        Folders whose manifest is damaged are left as they are. Returns the
+        names removed.
 
         Raises:
-            StorageError: If one cannot be removed.
-            StorageUnavailableError: If that cannot be told.
+            StorageError: If one cannot be removed, or that cannot be told.
         """
         named = {step: self._named(step) for step in self.steps()}
         kept = self._origins.in_use(list(named))
         doomed = []
-        for info in self._storage.list(f"{self._prefix}/"):
-            directory, _, file = info.name[len(self._prefix) + 1 :].partition(
-                "/"
-            )
-            step = step_of(directory)
-            names = named.get(step, frozenset()) if step is not None else None
-            if names is not None and file not in names and not kept(info.name):
-                doomed.append(info.name)
+        for step, file, name in self._files():
+            names = named.get(step, frozenset())
+            if names is not None and file not in names and not kept(name):
+                doomed.append(name)
         removed = self._discard(doomed)
         return removed + list(self._storage.sweep(self._prefix))
+
+    def _files(self) -> Iterator[tuple[int, str, str]]:
+        """Each file in a step's folder: the step, its name there, and here."""
+        for info in self._storage.list(f"{self._prefix}/"):
+            place = info.name.removeprefix(f"{self._prefix}/")
+            directory, _, file = place.partition("/")
+            step = step_of(directory)
+            if step is not None:
+                yield step, file, info.name
 
     def _named(self, step: int) -> frozenset[str] | None:
         """The files of a step; None if its manifest does not tell."""
@@ -388,9 +393,7 @@ class CheckpointStore:
         """Removes files that nothing names; those that are gone are gone."""
         removed = []
         for name in names:
-            try:
+            with contextlib.suppress(ObjectNotFoundError):
                 self._storage.delete(name)
-            except ObjectNotFoundError:
-                continue
-            removed.append(name)
+                removed.append(name)
         return removed

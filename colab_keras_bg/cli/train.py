@@ -15,7 +15,8 @@ from typing import Any
 
 from absl import flags
 
-from colab_keras_bg.checkpoint.policies import keep_policy, save_policy
+from colab_keras_bg.checkpoint.keeping import keep_policy
+from colab_keras_bg.checkpoint.policies import save_policy
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command
 from colab_keras_bg.cli.programs import Program
@@ -41,7 +42,8 @@ def _define(values: flags.FlagValues) -> None:
         "save_freq",
         "auto",
         "When to save: epoch, a number of batches, a time such as 30s or "
-        "10m, or auto: as often as the cost of a save, once measured, allows.",
+        "10m, or auto: as often as the cost of a save, once measured, allows; "
+        "several with + between.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -52,10 +54,33 @@ def _define(values: flags.FlagValues) -> None:
         lower_bound=2,
         flag_values=values,
     )
-    whole(
+    flags.DEFINE_string(
         "keep_every",
-        "Besides, keep one checkpoint in each stretch of this many steps.",
-        lower_bound=1,
+        None,
+        "Besides, keep one checkpoint in each stretch of this many steps, or "
+        "of a time such as 2h; both, with + between.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "keep_best",
+        0,
+        "Besides, keep so many of the best by --monitor, as measured at the "
+        "ends of epochs.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "monitor",
+        "val_loss",
+        "The metric that --keep_best goes by.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "mode",
+        "auto",
+        ["auto", "min", "max"],
+        "Whether less or more of --monitor is better; auto: by its name.",
+        flag_values=values,
     )
     whole(
         "seed",
@@ -90,7 +115,7 @@ def _run(values: Any, names: Sequence[str]) -> int:
     program = _program(values, names)
     try:
         save_policy(values.save_freq)
-        keep_policy(values.keep_last, values.keep_every)
+        keep_policy(**_kept(values))
     except UsageError as error:  # It names the argument of `Run`.
         raise UsageError(f"--{error}") from None
     run_dir = values.run_dir
@@ -116,12 +141,16 @@ def _run(values: Any, names: Sequence[str]) -> int:
         command=command,
         settings={
             "save_freq": values.save_freq,
-            "keep_last": values.keep_last,
-            "keep_every": values.keep_every,
+            **_kept(values),
             "seed": seed,
         },
         deterministic=values.deterministic,
     ).run()
+
+
+def _kept(values: Any) -> dict[str, Any]:
+    names = ("keep_last", "keep_every", "keep_best", "monitor", "mode")
+    return {name: getattr(values, name) for name in names}
 
 
 def _was_done(directory: RunDirectory, command: Sequence[str]) -> bool:

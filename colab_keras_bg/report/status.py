@@ -45,6 +45,8 @@ class RunStatus:
             since 1970; None if it never did.
         reason: Why it is done, or why the last attempt ended.
         problem: What is going wrong now, if anything.
+        saves: When it saves, and why then, as last told.
+        best: The best checkpoint that is kept as such, as last told.
         checkpoints: The committed steps, oldest first.
         damaged: What cannot be read, or is not whole at first sight.
     """
@@ -61,6 +63,8 @@ class RunStatus:
     problem: str | None
     checkpoints: list[int]
     damaged: list[str] = field(default_factory=list)
+    saves: str | None = None
+    best: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -122,6 +126,8 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
         problem=_typed(signs.get("problem"), str) if state != "done" else None,
         checkpoints=steps,
         damaged=damaged,
+        saves=_typed(signs.get("saves"), str),
+        best=_typed(signs.get("best"), str),
     )
 
 
@@ -194,6 +200,10 @@ def as_text(status: RunStatus, *, now: float) -> str:
         ("attempts", str(status.attempts)),
         ("heartbeat", beat),
     ]
+    if status.best:
+        rows.insert(5, ("best", status.best))
+    if status.saves and status.state == "running":
+        rows.append(("saves", status.saves))
     if status.problem:
         rows.append(("problem", status.problem))
     rows += [("damaged", text) for text in status.damaged]

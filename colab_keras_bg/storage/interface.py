@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from colab_keras_bg.errors import NoSpaceError, ObjectNotFoundError, UsageError
@@ -99,18 +99,28 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def check_space(storage: Storage, name: str, size_bytes: int) -> None:
+def check_space(
+    storage: Storage,
+    name: str,
+    size_bytes: int,
+    *,
+    make_room: Callable[[], object] | None = None,
+) -> None:
     """Refuses to begin what there is no space for, as far as is known.
 
     Args:
         storage: Where it is to be written.
         name: What is to be written.
         size_bytes: How much that is.
+        make_room: Called, once, if there is too little.
 
     Raises:
         NoSpaceError: If there is less than that, and a little more, free.
     """
     free, needed = storage.free_bytes(), size_bytes + _SPARE_BYTES
+    if free is not None and free < needed and make_room is not None:
+        make_room()
+        free = storage.free_bytes()
     if free is not None and free < needed:
         raise NoSpaceError(
             name,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -30,8 +32,8 @@ def test_nothing_has_happened_yet() -> None:
     """Without a save there is no outcome, and nothing to wait for."""
     saver = BackgroundSaver()
     assert not saver.busy
-    assert saver.take_outcome() is None
-    assert saver.take_outcome(wait=True) is None
+    assert saver.take_outcomes() == []
+    assert saver.take_outcomes(wait=True) == []
 
 
 def test_the_caller_is_not_held_up() -> None:
@@ -43,49 +45,79 @@ def test_the_caller_is_not_held_up() -> None:
     saver.submit(7, gate)
     assert gate.entered.wait(30)
     assert saver.busy
-    assert saver.take_outcome() is None
+    assert saver.take_outcomes() == []
     assert saver.busy
     gate.open()
-    outcome = saver.take_outcome(wait=True)
-    assert outcome is not None
+    [outcome] = saver.take_outcomes(wait=True)
     assert (outcome.step, outcome.error) == (7, None)
     assert not saver.busy
-    assert saver.take_outcome(wait=True) is None
+    assert saver.take_outcomes(wait=True) == []
 
 
 def test_another_thread_saves() -> None:
     """A save runs in a thread of its own, which the end of Python awaits."""
     saver, threads = BackgroundSaver(), []
     saver.submit(1, lambda: threads.append(threading.current_thread()))
-    saver.take_outcome(wait=True)
+    saver.take_outcomes(wait=True)
     assert threads[0] is not threading.current_thread()
     assert not threads[0].daemon
 
 
 def test_one_save_at_a_time() -> None:
-    """A second one is refused; the first is not disturbed."""
-    saver, gate = BackgroundSaver(), Gate()
+    """A second one waits for the first, which is not disturbed."""
+    saver, gate, done = BackgroundSaver(), Gate(), []
     saver.submit(1, gate)
-    with pytest.raises(RuntimeError, match="A save is in flight"):
-        saver.submit(2, lambda: None)
+    assert gate.entered.wait(30)
+    saver.submit(2, lambda: done.append(2))
+    assert saver.take_outcomes() == []
+    assert done == []
     gate.open()
-    outcome = saver.take_outcome(wait=True)
-    assert outcome is not None
-    assert outcome.step == 1
-    saver.submit(2, lambda: None)
-    assert saver.take_outcome(wait=True) is not None
+    outcomes = saver.take_outcomes(wait=True)
+    assert [outcome.step for outcome in outcomes] == [1, 2]
+    assert done == [2]
+
+
+def test_the_newest_waits() -> None:
+    """Only one waits: an older one is given up for it."""
+    saver, gate, done = BackgroundSaver(), Gate(), []
+    saver.submit(1, gate)
+    assert gate.entered.wait(30)
+    for step in (2, 3, 4):
+        saver.submit(step, functools.partial(done.append, step))
+    gate.open()
+    outcomes = saver.take_outcomes(wait=True)
+    assert [outcome.step for outcome in outcomes] == [1, 4]
+    assert done == [4]
+    assert not saver.busy
+
+
+def test_what_was_saved_is_let_go() -> None:
+    """A save that has ended holds nothing, also while the next one runs."""
+    saver, gate = BackgroundSaver(), Gate()
+
+    class State:
+        """What a save holds."""
+
+    state = State()
+    gone = weakref.ref(state)
+    saver.submit(1, functools.partial(bool, state))
+    del state
+    saver.submit(2, gate)
+    assert gate.entered.wait(30)
+    assert gone() is None
+    gate.open()
+    saver.take_outcomes(wait=True)
 
 
 def test_an_outcome_is_not_overwritten() -> None:
-    """Until its outcome is taken, a save that has ended keeps the place."""
-    saver, done = BackgroundSaver(), threading.Event()
-    saver.submit(1, done.set)
-    assert done.wait(30)
-    with pytest.raises(RuntimeError):
-        saver.submit(2, lambda: None)
-    outcome = saver.take_outcome(wait=True)
-    assert outcome is not None
-    assert outcome.step == 1
+    """That of a save that has ended is kept for whoever asks later."""
+    saver = BackgroundSaver()
+    for step in range(20):  # The first may have ended, or may not.
+        saver.submit(step, lambda: None)
+        while step == 0 and saver._waiting:
+            pass
+    outcomes = saver.take_outcomes(wait=True)
+    assert [outcomes[0].step, outcomes[-1].step] == [0, 19]
 
 
 class Boom(BaseException):
@@ -105,13 +137,11 @@ def test_failures_come_home(error: BaseException) -> None:
 
     saver = BackgroundSaver()
     saver.submit(5, fails)
-    outcome = saver.take_outcome(wait=True)
-    assert outcome is not None
+    [outcome] = saver.take_outcomes(wait=True)
     assert outcome.step == 5
     assert outcome.error is error
     saver.submit(6, lambda: None)
-    outcome = saver.take_outcome(wait=True)
-    assert outcome is not None
+    [outcome] = saver.take_outcomes(wait=True)
     assert outcome.error is None
 
 
@@ -120,7 +150,7 @@ def test_how_long_it_took() -> None:
     ticks = itertools.count(10.0, 2.5)
     saver = BackgroundSaver(clock=lambda: next(ticks))
     saver.submit(1, lambda: None)
-    assert saver.take_outcome(wait=True) == Outcome(1, 2.5, None)
+    assert saver.take_outcomes(wait=True) == [Outcome(1, 2.5, None)]
 
 
 def test_a_thread_that_cannot_be_started(
@@ -137,9 +167,9 @@ def test_a_thread_that_cannot_be_started(
         with pytest.raises(RuntimeError, match="can't start"):
             saver.submit(1, lambda: None)
     assert not saver.busy
-    assert saver.take_outcome(wait=True) is None
+    assert saver.take_outcomes(wait=True) == []
     saver.submit(2, lambda: None)
-    assert saver.take_outcome(wait=True) is not None
+    assert saver.take_outcomes(wait=True)
 
 
 def test_the_end_of_python_waits() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from colab_keras_bg.checkpoint.policies import KeepLast
+from colab_keras_bg.checkpoint.keeping import KeepLast
 from colab_keras_bg.errors import NoSpaceError, StorageError
 from colab_keras_bg.testing.power_cut import FaultyFileSystem
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from colab_keras_bg.checkpoint.policies import KeepLast
+from colab_keras_bg.checkpoint.keeping import KeepLast
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import StepExistsError
 from colab_keras_bg.testing.power_cut import (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from colab_keras_bg.checkpoint.hashing import content_hash
-from colab_keras_bg.checkpoint.policies import KeepLast
+from colab_keras_bg.checkpoint.keeping import KeepLast
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import (
     DamagedCheckpointError,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from colab_keras_bg.checkpoint.policies import KeepEvery, KeepLast, KeepPolicy
+from colab_keras_bg.checkpoint.keeping import KeepEvery, KeepLast, KeepPolicy
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import (
     DamagedCheckpointError,

@@ -28,6 +28,8 @@ KEYS = {
     "problem",
     "checkpoints",
     "damaged",
+    "saves",
+    "best",
 }
 
 
@@ -60,6 +62,8 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "problem": None,
         "checkpoints": [5],
         "damaged": [],
+        "saves": None,
+        "best": None,
     }
 
 
@@ -270,6 +274,7 @@ def test_one_screen() -> None:
         reason="killed (SIGKILL)",
         problem=None,
         checkpoints=list(range(100, 12400, 100)),
+        best="step 11800 (val_loss 0.25)",
     )
     expected = """\
 run          /runs/a
@@ -277,6 +282,7 @@ state        interrupted: killed (SIGKILL)
 step         12345 (epoch 4)
 committed    step 12300, 17 min ago, on this machine's disk
 checkpoints  123, the newest: 11800, 11900, 12000, 12100, 12200, 12300
+best         step 11800 (val_loss 0.25)
 attempts     12
 heartbeat    30 s ago"""
     assert as_text(status, now=10_000.0) == expected
