@@ -26,6 +26,8 @@ ITERATOR = "data/iterator"
 START = "data/iterator_start"
 # The state at the start of the pass that filled a cache.
 _FILLED = "data/iterator_of_cache"
+# In a state: what a cache in memory holds follows.
+_CACHE = b"cache_completed"
 _LARGE_BYTES = 50 << 20
 
 
@@ -80,7 +82,8 @@ class TFIterator(Replay):
         Once a shuffle has come to the end of its input, TensorFlow leaves it
         out of the state, and with it how many orders it has given out. Then
         the start is kept, too; or alone, if more orders may have been given
-        out since: going back then draws again from there.
+        out since: going back then draws again from there. Likewise if what a
+        cache holds was left out, since the cache has been read to its end.
         """
         ahead = self._epoch_iterator._current_iterator
         subject = iterator or ahead
@@ -94,6 +97,9 @@ class TFIterator(Replay):
                 self._caches and iterator is not None
             )
             use = "draw" if drawn_from and anew else "both"
+        elif self._caches and iterator is not None:
+            lost = state and start and _CACHE in start and _CACHE not in state
+            use = "draw" if lost else use
         # The start goes along in any case: the next attempt may need it.
         found = {
             ITERATOR: state if use != "draw" else None,

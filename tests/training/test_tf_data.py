@@ -54,6 +54,20 @@ def test_next_fit_goes_on_with_the_same_data(tmp_path: Path) -> None:
     assert_exact(name, tmp_path / "run", [Interruption(batches=second + 1)])
 
 
+@pytest.mark.parametrize("before_the_end", [3, 2, 1])
+def test_killed_when_a_cache_is_at_its_end(
+    before_the_end: int, tmp_path: Path
+) -> None:
+    """
+    A cache that has been read to its end, ahead of the training, is no
+    longer part of the iterator's state; the next pass needs it all the same.
+    """
+    name = "tf.data, cached after a shuffle"
+    second_ends = undisturbed(name)["batches"].index([2, 0])
+    batches = second_ends - before_the_end + 1
+    assert_exact(name, tmp_path / "run", [Interruption(batches=batches)])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name for name in argument_cases.CASES if "tf.data" in name]
