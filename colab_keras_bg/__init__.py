@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from colab_keras_bg import data, errors
     from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
     from colab_keras_bg.callbacks.explain import explain
+    from colab_keras_bg.callbacks.export import export
     from colab_keras_bg.callbacks.restore import restore
     from colab_keras_bg.callbacks.unattended import unattended
     from colab_keras_bg.run import Run, current_run
@@ -32,6 +33,7 @@ __all__ = [
     "data",
     "errors",
     "explain",
+    "export",
     "restore",
     "unattended",
 ]
@@ -41,6 +43,7 @@ _HOMES = {
     "Run": "colab_keras_bg.run",
     "current_run": "colab_keras_bg.run",
     "explain": "colab_keras_bg.callbacks.explain",
+    "export": "colab_keras_bg.callbacks.export",
     "restore": "colab_keras_bg.callbacks.restore",
     "unattended": "colab_keras_bg.callbacks.unattended",
 }

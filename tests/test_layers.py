@@ -105,6 +105,7 @@ PUBLIC = [
     "data",
     "errors",
     "explain",
+    "export",
     "restore",
     "unattended",
 ]

@@ -15,7 +15,12 @@ from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Source
 from colab_keras_bg.data.validation import Validation
 from colab_keras_bg.tensor import LazyTensor
-from colab_keras_bg.training_state import build, random_state, snapshot
+from colab_keras_bg.training_state import (
+    build,
+    model_config,
+    random_state,
+    snapshot,
+)
 from colab_keras_bg.training_state.callback_states import CallbackStates
 from colab_keras_bg.training_state.plain import plain
 from colab_keras_bg.training_state.position import Position
@@ -59,6 +64,8 @@ class Contents:
         self._known: _Known | None = None
         self._looks = 0
         self._listed: tuple[int, ...] = ()
+        self._config = model_config.described(model)
+        self._config_is_sure = bool(model.built)
 
     def look(self) -> None:
         """Finds all variables: some milliseconds with hundreds of layers."""
@@ -111,6 +118,9 @@ class Contents:
             self.look()
             known = self._known
         assert known is not None  # noqa: S101 - `look` has set it
+        if iterator is None and not self._config_is_sure:
+            self._config = model_config.described(self._model)
+            self._config_is_sure = True
         tensors = known.snapshots.take()
         arrays = {**data_arrays, **validation_arrays, **callback_arrays}
         for key, array in arrays.items():
@@ -134,6 +144,7 @@ class Contents:
             },
             "random": random_state.capture(),
             "build": known.described,
+            "model": self._config,
             "fingerprint": self._agreement.fingerprint(),
             "versions": self._agreement.surroundings,
             "callbacks": callbacks,

@@ -18,7 +18,7 @@ from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.training_state import snapshot
 from colab_keras_bg.training_state.variables import training_variables
 
-__all__ = ["restore"]
+__all__ = ["chosen_checkpoint", "put_in", "restore"]
 
 _SHOWN = 20
 
@@ -63,13 +63,36 @@ def restore(
         bg.restore(model, "runs/pretrained", skip="model/layers/head/*")
         ```
     """
-    if not model.built:
-        raise UsageError(
-            "restore() needs a built model: give it an Input, or call it once."
-        )
+    _refuse_unbuilt(model)
+    _chosen(list(training_variables(model)), only=only, skip=skip)
+    found = chosen_checkpoint(RunDirectory(run_dir), step)
+    put_in(model, found, where=f"{run_dir}", only=only, skip=skip)
+    return found.step
+
+
+def put_in(
+    model: Any,
+    found: Checkpoint,
+    *,
+    where: str,
+    only: str | Iterable[str],
+    skip: str | Iterable[str] = (),
+) -> None:
+    """Puts values of a checkpoint into a model.
+
+    Args:
+        model: A built model.
+        found: The checkpoint.
+        where: The run directory, for the message.
+        only: See `restore`.
+        skip: See `restore`.
+
+    Raises:
+        UsageError: See `restore`. Nothing was changed then.
+    """
+    _refuse_unbuilt(model)
     variables = training_variables(model)
     chosen = _chosen(list(variables), only=only, skip=skip)
-    found = _checkpoint(RunDirectory(run_dir), step)
     wrong = [
         difference
         for key in chosen
@@ -78,14 +101,20 @@ def restore(
     if wrong:
         more = len(wrong) - _SHOWN
         raise UsageError(
-            f"Step {found.step} of {run_dir} does not fit the model:\n  "
+            f"Step {found.step} of {where} does not fit the model:\n  "
             + "\n  ".join(wrong[:_SHOWN])
             + (f"\n  and {more} more" if more > 0 else "")
             + "\nNothing was changed. Leave them out by skip=..., or build "
             "the model as it was."
         )
     snapshot.assign(variables, found.tensors, keys=chosen)
-    return found.step
+
+
+def _refuse_unbuilt(model: Any) -> None:
+    if not model.built:
+        raise UsageError(
+            "This needs a built model: give it an Input, or call it once."
+        )
 
 
 def _chosen(
@@ -118,7 +147,19 @@ def _matching(keys: Sequence[str], patterns: Iterable[str]) -> set[str]:
     }
 
 
-def _checkpoint(directory: RunDirectory, step: int | None) -> Checkpoint:
+def chosen_checkpoint(directory: RunDirectory, step: int | None) -> Checkpoint:
+    """The step asked for, or what a run has come to.
+
+    Args:
+        directory: The run directory.
+        step: Which step; if None, what the last finished `fit` left, or else
+            the newest checkpoint.
+
+    Raises:
+        UsageError: If there is no run, or no such step.
+        DamagedCheckpointError: If the step asked for is damaged.
+        NoUsableCheckpointError: If there are checkpoints and none verifies.
+    """
     if not directory.holds_a_run():
         raise UsageError(f"There is no run in {directory.path}.")
     finals, checkpoints = directory.finals, directory.checkpoints
