@@ -6,6 +6,7 @@ and what is there under the name asked for is whole.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import uuid
@@ -106,13 +107,11 @@ def _kind(target: Path) -> str:
             f"{target}: give a name that ends in .keras or .weights.h5, or a "
             "directory for a SavedModel."
         )
-    try:
-        import tensorflow  # noqa: F401 - Keras writes a SavedModel by it
-    except ImportError:
+    if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             f"{target}: a SavedModel is written by TensorFlow, which is not "
             "installed here. Give a name that ends in .keras or .weights.h5."
-        ) from None
+        )
     return "saved_model"
 
 

@@ -1,14 +1,15 @@
 """Kills a training at random moments, and compares how it ends.
 
     python -m colab_keras_bg.testing.chaos --kills=30
+    python -m colab_keras_bg.testing.chaos --kills=1000 --forked
 
 Trains once without interruption; then starts the same training, kills it with
 SIGKILL at a random moment, verifies the run directory, starts it again, and
-so on; lets the last start run to its end; and compares weights, optimizer
-state, history and metrics bit by bit.
+so on, until it has come to its end; compares weights, optimizer state, history
+and metrics bit by bit; and begins with another, until there were kills enough.
 
-Invariant: only processes that this one has started are killed, and a kill
-that came too late is not counted.
+Invariant: a kill that came too late is not counted, and a training that has
+not come to its end is let run to it.
 """
 
 from __future__ import annotations
@@ -19,25 +20,23 @@ import hashlib
 import json
 import os
 import random
-import signal
-import subprocess
+import shutil
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from colab_keras_bg.checkpoint.head import Head
-from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.journal.metrics import METRICS, read_metrics
 from colab_keras_bg.report.verification import verify_run
 from colab_keras_bg.run_directory import RunDirectory
-from colab_keras_bg.storage.records import DamagedRecordError, read_record
+from colab_keras_bg.storage.records import DamagedRecordError
+from colab_keras_bg.testing.victims import Command, Forked, Nursery, Victim
 
 __all__ = ["Chaos", "Digest", "digest", "main"]
-
-_VICTIMS = ("supervisor", "trainer", "both")
 
 
 @dataclass(frozen=True)
@@ -92,82 +91,66 @@ class Chaos:
     """A training that is killed again and again.
 
     Attributes:
-        command: The command line that starts and continues it.
+        start: Starts and continues it.
         run_dir: Its run directory.
-        random: What the moments are drawn from.
+        draw: What the moments are drawn from.
         kills: Where each kill hit: the victim, and the committed step.
+        lost: Steps that were trained and not committed, at each kill where
+            that is known.
         damaged: What `verify` found after a kill, if anything.
         regressions: Commits that were lost by a kill.
     """
 
-    command: Sequence[str]
+    start: Callable[[], Victim]
     run_dir: Path
-    random: random.Random
+    draw: random.Random
     kills: list[str] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     regressions: list[str] = field(default_factory=list)
 
-    def kill_once(self, *, most_secs: float, patience_secs: float) -> bool:
+    def kill_once(
+        self, *, most_secs: float, early_secs: float, patience_secs: float
+    ) -> bool:
         """Starts the training and kills it at a random moment.
 
         Args:
             most_secs: The latest moment, counted from the attempt's first
                 commit; one kill in five comes before that.
+            early_secs: The latest moment of those, from its start.
             patience_secs: How long to wait for that commit.
 
         Returns:
             Whether it was killed; False if it had ended before.
         """
         before = self._committed()
-        process = subprocess.Popen(
-            self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            if self.random.random() < 0.2:
-                _wait(process, self.random.uniform(0, 8))
-            else:
-                give_up = time.monotonic() + patience_secs
-                while process.poll() is None and self._committed() == before:
-                    if time.monotonic() > give_up:
-                        raise TimeoutError("the training does not get on")
-                    _wait(process, 0.01)
-                _wait(process, self.random.uniform(0, most_secs))
-            if process.poll() is not None:
-                return False
-            victim = self.random.choice(_VICTIMS)
-            self._kill(process, victim)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-        after = self._committed()
-        self.kills.append(f"{victim} at {after}")
+        victim = self.start()
+        if self.draw.random() < 0.2:
+            victim.ended(within_secs=self.draw.uniform(0, early_secs))
+        else:
+            give_up = time.monotonic() + patience_secs
+            while self._committed() == before:
+                if victim.ended(within_secs=0.005) is not None:
+                    break
+                if time.monotonic() > give_up:
+                    victim.kill(self.draw)
+                    raise TimeoutError("the training does not get on")
+            victim.ended(within_secs=self.draw.uniform(0, most_secs))
+        status = victim.ended()
+        if status is not None:
+            if status:
+                self.damaged.append(f"it ended with {status}")
+            return False
+        who = victim.kill(self.draw)
+        after, step = self._committed(), victim.step
+        self.kills.append(f"{who} at {after}")
+        if step is not None:
+            self.lost.append(step - (after or 0))
         if before is not None and (after is None or after < before):
             self.regressions.append(f"{before} was committed, then {after}")
         if self.run_dir.is_dir():
             self.damaged += verify_run(self.run_dir).damaged
         return True
-
-    def finish(self) -> int:
-        """Starts the training a last time; returns its exit status."""
-        return subprocess.run(self.command, check=False).returncode
-
-    def _kill(self, process: subprocess.Popen[bytes], victim: str) -> None:
-        trainer = self._trainer_of(process)
-        if victim in ("trainer", "both") and trainer is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(trainer, signal.SIGKILL)
-        if victim in ("supervisor", "both") or trainer is None:
-            process.kill()
-        process.wait()
-
-    def _trainer_of(self, process: subprocess.Popen[bytes]) -> int | None:
-        """The child of our own child, as Linux tells it."""
-        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        with contextlib.suppress(OSError):
-            children = path.read_text().split()
-            return int(children[0]) if children else None
-        return None
 
     def _committed(self) -> int | None:
         directory = RunDirectory(self.run_dir)
@@ -176,12 +159,37 @@ class Chaos:
             return head.step if head else None
         return None
 
-    def told_step(self) -> int | None:
-        """The step that the last heartbeat told."""
-        directory = RunDirectory(self.run_dir)
-        record = read_record(directory.storage, STATUS) or {}
-        step = record.get("step")
-        return step if isinstance(step, int) else None
+
+@dataclass
+class _Tally:
+    """What has come of all trainings so far."""
+
+    trainings: int = 0
+    kills: int = 0
+    different: int = 0
+    wrong: list[str] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+
+    def add(self, chaos: Chaos, *, status: int | None, equal: bool) -> None:
+        self.trainings += 1
+        self.kills += len(chaos.kills)
+        self.lost += chaos.lost
+        self.wrong += chaos.damaged + chaos.regressions
+        if status:
+            self.wrong.append(f"the last attempt ended with {status}")
+        self.different += not equal
+
+    def __str__(self) -> str:
+        lost = "not counted"
+        if self.lost:
+            half, most = statistics.median(self.lost), max(self.lost)
+            lost = f"{half:.0f} in the middle, {most} at most"
+        return (
+            f"{self.kills} kills in {self.trainings} training(s): "
+            f"{self.trainings - self.different} ended bit-identical, "
+            f"{self.different} DIFFERENT, {len(self.wrong)} damaged or lost "
+            f"commits; steps lost by a kill: {lost}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -196,6 +204,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare how it ends with how it ends undisturbed.",
     )
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument(
+        "--forked",
+        action="store_true",
+        help="fork the trainings from a process that has imported Keras, in "
+        "place of starting the whole command: a kill takes a second or two",
+    )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--save_freq", default="3")
     parser.add_argument("--seed", type=int, default=None)
@@ -210,52 +224,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
             directory = Path(
                 stack.enter_context(tempfile.TemporaryDirectory("-chaos"))
             )
-        return _run(options, seed, directory)
+        start: Callable[[Path], Victim]
+        if options.forked:
+            nursery = stack.enter_context(contextlib.closing(Nursery()))
+
+            def start(run_dir: Path) -> Victim:
+                return Forked(
+                    nursery,
+                    run_dir,
+                    [f"--epochs={options.epochs}"],
+                    save_freq=options.save_freq,
+                )
+        else:
+
+            def start(run_dir: Path) -> Victim:
+                return Command(
+                    [
+                        *(sys.executable, "-m", "colab_keras_bg", "train"),
+                        f"--run_dir={run_dir}",
+                        f"--save_freq={options.save_freq}",
+                        f"--epochs={options.epochs}",
+                    ]
+                )
+
+        return _run(options, seed, directory, start)
 
 
-def _run(options: argparse.Namespace, seed: int, directory: Path) -> int:
-    def command(name: str) -> list[str]:
-        return [
-            *(sys.executable, "-m", "colab_keras_bg", "train"),
-            f"--run_dir={directory / name}",
-            f"--save_freq={options.save_freq}",
-            f"--epochs={options.epochs}",
-        ]
-
+def _run(
+    options: argparse.Namespace,
+    seed: int,
+    directory: Path,
+    start: Callable[[Path], Victim],
+) -> int:
     print(f"chaos seed {seed}, in {directory}", flush=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    undisturbed, draw, tally = (
+        directory / "undisturbed",
+        random.Random(seed),
+        _Tally(),
+    )
     started = time.monotonic()
-    subprocess.run(command("undisturbed"), check=True)
+    status = start(undisturbed).ended(within_secs=3600)
+    if status:
+        print(f"the undisturbed training ended with {status}")
+        return 1
     whole_secs = time.monotonic() - started
-    chaos = Chaos(command("killed"), directory / "killed", random.Random(seed))
-    while len(chaos.kills) < options.kills:
-        killed = chaos.kill_once(
-            most_secs=2 * whole_secs / options.kills, patience_secs=300
-        )
-        if not killed:
-            print("the training has ended before all kills; fewer are counted")
-            break
-        print(f"kill {len(chaos.kills)}: {chaos.kills[-1]}", flush=True)
-    status = chaos.finish()
-    expected, found = (
-        digest(directory / "undisturbed"),
-        digest(directory / "killed"),
-    )
-    equal = expected == found
-    print(f"undisturbed: {expected}\nkilled:      {found}")
-    for line in chaos.damaged + chaos.regressions:
-        print(f"WRONG: {line}")
-    print(
-        f"{len(chaos.kills)} kills, exit status {status}, "
-        f"{len(chaos.damaged)} damaged, {len(chaos.regressions)} commits lost, "
-        f"ends are {'bit-identical' if equal else 'DIFFERENT'}"
-    )
-    good = equal and not status and not chaos.damaged and not chaos.regressions
+    expected = digest(undisturbed)
+    while tally.kills < options.kills:
+        run_dir = directory / f"killed-{tally.trainings + 1}"
+        chaos = Chaos(lambda path=run_dir: start(path), run_dir, draw)  # type: ignore[misc]
+        wanted = options.kills - tally.kills
+        while len(chaos.kills) < wanted and chaos.kill_once(
+            most_secs=whole_secs / 10,
+            early_secs=min(8.0, whole_secs / 2),
+            patience_secs=300,
+        ):
+            pass
+        status = start(run_dir).ended(within_secs=3600)
+        equal = digest(run_dir) == expected
+        tally.add(chaos, status=status, equal=equal)
+        print(f"{chaos.kills[-3:]} and the like\n{tally}", flush=True)
+        for line in chaos.damaged + chaos.regressions:
+            print(f"WRONG: {line}")
+        if equal and not chaos.damaged and not chaos.regressions:
+            shutil.rmtree(run_dir)  # What went wrong is left to be looked at.
+        if not chaos.kills:
+            print("a training ends before it can be killed: give more --epochs")
+            return 1
+    good = not tally.different and not tally.wrong
     return 0 if good else 1
-
-
-def _wait(process: subprocess.Popen[bytes], secs: float) -> None:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(secs)
 
 
 def _hash(value: object) -> str:

@@ -29,6 +29,36 @@ def test_killed_at_random_moments(
     assert "bit-identical" in printed
 
 
+@pytest.mark.timeout(900)
+def test_killed_when_forked(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """
+    The same in several trainings, forked from one process; what was left of
+    each is told.
+    """
+    arguments = [
+        *("--kills=12", "--forked", "--epochs=4", "--save_freq=2"),
+        f"--directory={tmp_path}",
+    ]
+    status = chaos.main(arguments)
+    printed = capfd.readouterr().out
+    assert 0 == status, printed
+    assert "12 kills in" in printed
+    assert "0 DIFFERENT, 0 damaged" in printed
+    assert "at most" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_killed_a_thousand_times(tmp_path: Path) -> None:
+    """
+    A thousand times: half an hour.
+    """
+    arguments = ["--kills=1000", "--forked", f"--directory={tmp_path}"]
+    assert 0 == chaos.main(arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_thirty_times(tmp_path: Path) -> None:
