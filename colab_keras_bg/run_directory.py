@@ -20,6 +20,7 @@ from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
 from colab_keras_bg.errors import NoSpaceError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempt, Attempts
+from colab_keras_bg.journal.progress import ProgressBar
 from colab_keras_bg.storage.filesystem import PosixFileSystem
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
@@ -61,9 +62,10 @@ class RunDirectory:
         """
         self.path = local_directory(run_dir)
         self.storage = LocalStorage(self.path)
-        self.checkpoints = CheckpointStore(self.storage)
+        watch = ProgressBar()
+        self.checkpoints = CheckpointStore(self.storage, watch=watch)
         self.finals = CheckpointStore(
-            self.storage, prefix="final", refers=False
+            self.storage, prefix="final", refers=False, watch=watch
         )
         self.attempts = Attempts(self.storage)
         self.head = Head(run_id="", attempt=0)

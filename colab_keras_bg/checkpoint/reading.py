@@ -8,7 +8,9 @@ damage and passes through as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,19 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.storage.interface import Storage
 
-__all__ = ["Checkpoint", "read_checkpoint", "read_manifest"]
+__all__ = [
+    "Checkpoint",
+    "Watch",
+    "looks_whole",
+    "read_checkpoint",
+    "read_manifest",
+]
+
+# Told what is done, how many bytes of it are, and of how many.
+Watch = Callable[[str, int, int], None]
+
+_MOST_THREADS = 8
+_CHANGED = "it does not have the content it was written with (its hash differs)"
 
 
 @dataclass(frozen=True)
@@ -67,8 +81,32 @@ def read_manifest(storage: Storage, directory: str, *, step: int) -> Manifest:
         raise _damaged(step, MANIFEST, error) from None
 
 
+def looks_whole(storage: Storage, prefix: str, manifest: Manifest) -> bool:
+    """Whether the files are there and have their sizes; reads none of them.
+
+    Args:
+        storage: Where they lie.
+        prefix: The folder of all steps.
+        manifest: What names them.
+    """
+    own = f"{prefix}/{step_directory(manifest.step)}"
+    try:
+        for origin, file in manifest.origins:
+            storage.info(f"{prefix}/{step_directory(origin)}/{file}")
+        return all(
+            storage.info(f"{own}/{name}").size_bytes == digest.size_bytes
+            for name, digest in manifest.files.items()
+        )
+    except ObjectNotFoundError:
+        return False
+
+
 def read_checkpoint(
-    storage: Storage, prefix: str, manifest: Manifest
+    storage: Storage,
+    prefix: str,
+    manifest: Manifest,
+    *,
+    watch: Watch | None = None,
 ) -> Checkpoint:
     """Reads and verifies the files that a manifest names or refers to.
 
@@ -76,77 +114,96 @@ def read_checkpoint(
         storage: Where it lies.
         prefix: The folder of all steps.
         manifest: Its manifest.
+        watch: Told how far it has come: what it does, the bytes that are
+            verified, and all of them.
 
     Raises:
         DamagedCheckpointError: If anything of them is not as committed.
         StorageUnavailableError: If one cannot be read.
     """
     directory = f"{prefix}/{step_directory(manifest.step)}"
-    files = {
-        name: _verified(storage, directory, name, digest, manifest.step)
-        for name, digest in manifest.files.items()
-    }
-    return Checkpoint(
-        manifest,
-        tensors={
-            **_tensors(manifest, files[manifest.tensors_file]),
-            **_referenced(storage, prefix, manifest),
-        },
-        state=_state(manifest, files[manifest.state_file]),
-    )
+    name = manifest.state_file
+    content = _mapped(storage, directory, name, manifest)
+    if not _is_as_written(content, manifest.files[name]):
+        raise _damaged(manifest.step, name, _CHANGED)
+    state = _state(manifest, content)
+    views = _own_tensors(storage, directory, manifest)
+    places = dict.fromkeys(views, manifest.tensors_file)
+    for origin, file, key, view in _referenced(storage, prefix, manifest):
+        views[key], places[key] = view, f"{step_directory(origin)}/{file}"
+    changed = _changed(views, manifest, watch)
+    if changed is not None:
+        place, reason = places[changed], _CHANGED
+        if place != manifest.tensors_file:
+            reason = f"its tensor {changed!r:.80} is not what was written"
+        raise _damaged(manifest.step, place, reason)
+    return Checkpoint(manifest, tensors=views, state=state)
 
 
-def _verified(
-    storage: Storage, directory: str, name: str, digest: Digest, step: int
+def _mapped(
+    storage: Storage, directory: str, name: str, manifest: Manifest
 ) -> memoryview:
+    size_bytes = manifest.files[name].size_bytes
     try:
         content = storage.map(f"{directory}/{name}")
     except ObjectNotFoundError:
-        raise _damaged(step, name, "it is missing, or not a file") from None
-    if len(content) != digest.size_bytes:
         raise _damaged(
-            step,
-            name,
-            f"it has {len(content)} bytes instead of {digest.size_bytes}",
-        )
-    hasher = Hasher()
-    for block in blocks(content):
-        hasher.update(block)
-    if hasher.digest() != digest:
+            manifest.step, name, "it is missing, or not a file"
+        ) from None
+    if len(content) != size_bytes:
         raise _damaged(
-            step,
+            manifest.step,
             name,
-            "it does not have the content it was written with (its hash "
-            "differs)",
+            f"it has {len(content)} bytes instead of {size_bytes}",
         )
     return content
 
 
-def _tensors(
-    manifest: Manifest, content: memoryview
+def _is_as_written(content: memoryview, digest: Digest) -> bool:
+    hasher = Hasher()
+    for block in blocks(content):
+        hasher.update(block)
+    return hasher.digest() == digest
+
+
+def _own_tensors(
+    storage: Storage, directory: str, manifest: Manifest
 ) -> dict[str, np.ndarray[Any, Any]]:
-    name = manifest.tensors_file
+    """The tensors of the file; their values are not verified yet.
+
+    Nothing else of the file is left open: its header has to be the very one
+    that is written for these tensors, or the whole file is compared.
+    """
+    name, step = manifest.tensors_file, manifest.step
+    content = _mapped(storage, directory, name, manifest)
+    digest = manifest.files[name]
     try:
         tensors = safetensors.parse(content)
     except ValueError as error:
-        raise _damaged(manifest.step, name, error) from None
-    own = manifest.tensors.keys() - manifest.references.keys()
-    if tensors.keys() != own:
-        raise _damaged(
-            manifest.step, name, f"its tensors are not those of {MANIFEST}"
-        )
+        as_written = _is_as_written(content, digest)
+        raise _damaged(step, name, error if as_written else _CHANGED) from None
+    if not safetensors.has_header_of(tensors, content) and not _is_as_written(
+        content, digest
+    ):
+        raise _damaged(step, name, _CHANGED)
+    if tensors.keys() != manifest.tensors.keys() - manifest.references.keys():
+        reason = f"its tensors are not those of {MANIFEST}"
+        as_written = _is_as_written(content, digest)
+        raise _damaged(step, name, reason if as_written else _CHANGED)
     return tensors
 
 
 def _referenced(
     storage: Storage, prefix: str, manifest: Manifest
-) -> dict[str, np.ndarray[Any, Any]]:
-    """The tensors that lie in files of earlier steps.
+) -> Iterator[tuple[int, str, str, np.ndarray[Any, Any]]]:
+    """The tensors that lie in files of earlier steps; not verified yet.
 
-    Each is verified by itself: of those files nothing else is needed, and
-    what else they say is not believed.
+    Of those files nothing else is needed, and what else they say is not
+    believed.
+
+    Yields:
+        The step and the file where it lies, its key, and the tensor.
     """
-    found = {}
     for step, file in sorted(manifest.origins):
         name = f"{step_directory(step)}/{file}"
         try:
@@ -160,18 +217,41 @@ def _referenced(
         for key, place in manifest.references.items():
             if place != (step, file):
                 continue
-            view = views.get(key)
-            if (
-                view is None
-                or safetensors.hash_of_view(view) != manifest.tensors[key]
-            ):
+            if key not in views:
                 raise _damaged(
                     manifest.step,
                     name,
                     f"its tensor {key!r:.80} is not what was written",
                 )
-            found[key] = view
-    return found
+            yield step, file, key, views[key]
+
+
+def _changed(
+    views: Mapping[str, np.ndarray[Any, Any]],
+    manifest: Manifest,
+    watch: Watch | None,
+) -> str | None:
+    """The first tensor that is not what was written; reads all in parallel."""
+    total, done = sum(view.nbytes for view in views.values()), 0
+    what = f"verifying the checkpoint of step {manifest.step}"
+    if watch is not None:
+        watch(what, 0, total)
+
+    def is_changed(key: str) -> bool:
+        return safetensors.hash_of_view(views[key]) != manifest.tensors[key]
+
+    # Hashing lets go of the interpreter, and so does waiting for the disk.
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        for key, changed in zip(
+            views, pool.map(is_changed, views), strict=True
+        ):
+            if changed:
+                pool.shutdown(cancel_futures=True)
+                return key
+            done += views[key].nbytes
+            if watch is not None:
+                watch(what, done, total)
+    return None
 
 
 def _state(manifest: Manifest, content: memoryview) -> dict[str, Any]:

@@ -33,6 +33,8 @@ from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.origins import Origins
 from colab_keras_bg.checkpoint.reading import (
     Checkpoint,
+    Watch,
+    looks_whole,
     read_checkpoint,
     read_manifest,
 )
@@ -61,6 +63,7 @@ class CheckpointStore:
         prefix: str = "checkpoints",
         refers: bool = True,
         clock: Callable[[], float] = time.time,
+        watch: Watch | None = None,
     ) -> None:
         """Takes the folder; nothing is read or written yet.
 
@@ -69,10 +72,11 @@ class CheckpointStore:
             prefix: The folder's name in it.
             refers: Whether a save may refer to tensors of an earlier one.
             clock: Seconds since 1970.
+            watch: Told how far reading a checkpoint has come.
         """
         self._storage = storage
         self._prefix, self._refers = prefix, refers
-        self._clock = clock
+        self._clock, self._watch = clock, watch
         self._verdicts: dict[int, bool] = {}  # What saving or reading showed.
         self._origins = Origins(storage, prefix)
         self._base: Manifest | None = None  # What a save may refer to.
@@ -199,7 +203,8 @@ class CheckpointStore:
         """
         try:
             found = read_checkpoint(
-                self._storage, self._prefix, self.manifest(step)
+                *(self._storage, self._prefix, self.manifest(step)),
+                watch=self._watch,
             )
         except DamagedCheckpointError:
             self._verdicts[step] = False
@@ -306,19 +311,9 @@ class CheckpointStore:
         """Whether manifest and sizes are right; a quick look, for retaining."""
         try:
             manifest = self.manifest(step)
-            for origin, file in manifest.origins:
-                self._storage.info(f"{self._directory(origin)}/{file}")
-            return all(
-                self._storage.info(f"{self._directory(step)}/{name}").size_bytes
-                == digest.size_bytes
-                for name, digest in manifest.files.items()
-            )
-        except (
-            DamagedCheckpointError,
-            StepNotFoundError,
-            ObjectNotFoundError,
-        ):
+        except (DamagedCheckpointError, StepNotFoundError):
             return False
+        return looks_whole(self._storage, self._prefix, manifest)
 
     def sweep(self) -> list[str]:
         """Removes files that no manifest needs. Only for the one writer.

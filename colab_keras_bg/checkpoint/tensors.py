@@ -23,6 +23,7 @@ from colab_keras_bg.tensor import LazyTensor
 
 __all__ = [
     "MAX_HEADER_BYTES",
+    "has_header_of",
     "hash_of",
     "hash_of_view",
     "parse",
@@ -152,6 +153,19 @@ def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
             f"{MAX_HEADER_BYTES} bytes that a safetensors header may have"
         )
     return struct.pack("<Q", len(header)) + header
+
+
+def has_header_of(
+    arrays: Mapping[str, np.ndarray[Any, Any]], file: memoryview
+) -> bool:
+    """Whether a file begins as `serialize` would begin it for these tensors.
+
+    Args:
+        arrays: What `parse` returned.
+        file: The bytes of the file.
+    """
+    header = _header({key: LazyTensor.of(a) for key, a in arrays.items()})
+    return file[: len(header)] == header
 
 
 def parse(file: memoryview) -> dict[str, np.ndarray[Any, Any]]:

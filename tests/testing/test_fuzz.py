@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from colab_keras_bg.checkpoint import reading
-from colab_keras_bg.checkpoint import tensors as safetensors
 from colab_keras_bg.testing.fuzz import Fuzz, main
 
 
@@ -24,32 +24,29 @@ def test_damage_is_found_out(tmp_path: Path) -> None:
     assert 300 == fuzz.found + fuzz.harmless
 
 
-@pytest.mark.parametrize("part", ["files", "references"])
+@pytest.mark.parametrize("part", ["state", "tensors", "references"])
 def test_what_is_not_verified_is_seen(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Were files not verified, or what is referred to, the fuzzer would say so.
+    Were a part of a checkpoint not verified, the fuzzer would say so.
     """
     fuzz = Fuzz(tmp_path, random.Random(7))
-    if part == "files":
+    changed = reading._changed
 
-        class Trusting(reading.Hasher):
-            def digest(self) -> object:  # type: ignore[override]
-                class Equal:
-                    def __ne__(self, other: object) -> bool:
-                        return False
+    def trusting(views: Any, manifest: Any, watch: Any) -> str | None:
+        referred = manifest.references
+        looked_at = {
+            key: view
+            for key, view in views.items()
+            if (key in referred) == (part == "tensors")
+        }
+        return changed(looked_at, manifest, watch)
 
-                return Equal()
-
-        monkeypatch.setattr(reading, "Hasher", Trusting)
+    if part == "state":
+        monkeypatch.setattr(reading, "_is_as_written", lambda *_: True)
     else:
-        manifest = fuzz._store().manifest(2)
-        monkeypatch.setattr(
-            safetensors,
-            "hash_of_view",
-            lambda view: manifest.tensors["frozen"],
-        )
+        monkeypatch.setattr(reading, "_changed", trusting)
     for _ in range(300):
         fuzz.damage_once()
     assert any("was loaded DAMAGED" in line for line in fuzz.wrong)
