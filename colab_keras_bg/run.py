@@ -319,7 +319,7 @@ class Run:
             "host": socket.gethostname(),
             "problem": self.saves.problem,
             "saves": self.saves.explained(),
-            "best": self.saves.best(),
+            "best": self.saves.best,
         }
 
     def _at_exit(self) -> None:

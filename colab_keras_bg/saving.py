@@ -36,6 +36,8 @@ class Saves:
 
     Attributes:
         problem: What went wrong with the last save; None if nothing did.
+        best: Which checkpoint is the best, for people; None if none is kept
+            as such.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Saves:
         self._overdue = self._wanted = False
         self._said_missing = False
         self.problem: str | None = None
+        self.best: str | None = None
 
     # Going on.
 
@@ -83,6 +86,9 @@ class Saves:
         )
         for skipped in found.skipped if found else ():
             _say_skipped("checkpoint", skipped)
+        if self._keep_policy.metrics:
+            commits = self._directory.checkpoints.commits()
+            self.best = self._keep_policy.best(commits)
         return found
 
     def final(self, fit: int) -> Checkpoint | None:
@@ -140,11 +146,6 @@ class Saves:
         """When it saves, and why then, for people."""
         return self._save_policy.explained(self._progress(self._last[0]))
 
-    def best(self) -> str | None:
-        """Which checkpoint is the best, for people; None if none is kept so."""
-        commits = self._directory.checkpoints.commits()
-        return self._keep_policy.best(commits) if commits else None
-
     def save(
         self,
         step: int,
@@ -183,6 +184,7 @@ class Saves:
             )
             self._directory.publish(step=step, committed=manifest.created)
             checkpoints.retain(policy)
+            self.best = policy.best(checkpoints.commits())
 
         self._saver.submit(step, commit)
         self._cost.goes_on()

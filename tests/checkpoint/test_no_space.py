@@ -7,16 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from colab_keras_bg.checkpoint.keeping import KeepLast
+from colab_keras_bg.checkpoint.keeping import Commit, KeepLast
+from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import NoSpaceError, StorageError
+from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.tensor import LazyTensor
 from colab_keras_bg.testing.power_cut import FaultyFileSystem
 
 from .saves import (
     NO_SPACE,
     QuickFileSystem,
+    arrays_of,
     assert_is_whole,
     debris_in,
     save,
+    state_of,
     store_in,
     tree_of,
 )
@@ -146,3 +151,54 @@ def test_every_call_is_a_point_of_failure(run: Path) -> None:
     store_in(run, retaining).retain(KeepLast(2))
     assert len(saving.calls) == CALLS_OF_SAVE
     assert len(retaining.calls) == CALLS_OF_RETAIN
+
+
+class Small(LocalStorage):
+    """A disk on which there is so much space for checkpoints."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        super().__init__(path, filesystem=QuickFileSystem())
+        self._size_bytes = size_bytes
+
+    def free_bytes(self) -> int:
+        used = sum(info.size_bytes for info in self.list("checkpoints/"))
+        return self._size_bytes + (4 << 20) - used
+
+
+@pytest.mark.parametrize(
+    ("room_for", "left"),
+    [(9, [1, 2, 3, 4, 5]), (4.5, [3, 4, 5]), (2.5, None)],
+)
+def test_room_is_made_as_the_policy_allows(
+    room_for: float, left: list[int] | None, tmp_path: Path
+) -> None:
+    """
+    If there is too little space, what the policy would give up once the new
+    one is there goes first, but never the last two that verify.
+    """
+    policy = KeepLast(3)
+    for step in (1, 2, 3, 4):
+        save(CheckpointStore(Small(tmp_path, 10**9), refers=False), step)
+    size = sum(
+        p.stat().st_size for p in (tmp_path / "checkpoints").rglob("*.*")
+    )
+    store = CheckpointStore(
+        Small(tmp_path, int(room_for * size / 4)), refers=False
+    )
+    asked = []
+
+    def make_room() -> None:
+        asked.append(store.retain(policy, coming=Commit(5)))
+
+    tensors = {k: LazyTensor.of(v) for k, v in arrays_of(5).items()}
+    given = {"attempt": 1, "tensors": tensors, "state": state_of(5)}
+    if left is None:
+        with pytest.raises(NoSpaceError):
+            store.save(5, **given, make_room=make_room)
+        assert store.steps() == [3, 4]
+    else:
+        store.save(5, **given, make_room=make_room)
+        assert store.steps() == left
+    assert len(asked) == (room_for < 9)
+    for step in store.steps():
+        store.load(step)
