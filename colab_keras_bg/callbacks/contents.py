@@ -22,7 +22,7 @@ from colab_keras_bg.training_state import (
     snapshot,
 )
 from colab_keras_bg.training_state.callback_states import CallbackStates
-from colab_keras_bg.training_state.plain import plain
+from colab_keras_bg.training_state.plain import plain, told
 from colab_keras_bg.training_state.position import Position
 from colab_keras_bg.training_state.variables import training_variables
 
@@ -140,7 +140,7 @@ class Contents:
             "validation": validation,
             "history": {
                 "epoch": plain(history.epoch if history else []),
-                "values": plain(history.history if history else {}),
+                "values": told(history.history if history else {}),
             },
             "random": random_state.capture(),
             "build": known.described,

@@ -25,10 +25,7 @@ from typing import Any
 from colab_keras_bg.callbacks.agreement import Agreement
 from colab_keras_bg.callbacks.contents import Contents
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
-from colab_keras_bg.callbacks.honesty import (
-    say_not_exact,
-    say_what_is_not_exact_of,
-)
+from colab_keras_bg.callbacks.honesty import StepHonesty, say_not_exact
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
@@ -38,7 +35,7 @@ from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run import Run
 from colab_keras_bg.training_state import build, random_state
 from colab_keras_bg.training_state.callback_states import CallbackStates
-from colab_keras_bg.training_state.plain import plain
+from colab_keras_bg.training_state.plain import plain, untold
 from colab_keras_bg.training_state.position import Position
 from colab_keras_bg.training_state.surroundings import unsteady
 
@@ -76,6 +73,7 @@ class Training:
             model, loop, self._source, self._validation, self._agreement
         )
         self._has_looked = False
+        self._steps = StepHonesty(model)
         self._open_turn = 0
         self._is_past = False
 
@@ -131,6 +129,7 @@ class Training:
             self._count(self._open_turn)  # The loop was left by `break`.
         self._open_turn = 0
         self._look_at_first_step()
+        self._steps.epoch_is_done()
         measured = plain(logs or {})
         self._run.report(measured, epoch=epoch)
         last = stopping or epoch + 1 >= self._epochs
@@ -222,7 +221,7 @@ class Training:
         if history is not None:
             history.epoch = list(found.state["history"]["epoch"])
             history.history = {
-                name: list(values)
+                name: untold(values)
                 for name, values in found.state["history"]["values"].items()
             }
         self._validation.go_on_from(found.state["validation"], found.tensors)
@@ -326,7 +325,7 @@ class Training:
             self._has_looked = True
             self._agreement.fingerprint()
             self._contents.look()
-            say_what_is_not_exact_of(self._model)
+            self._steps.first_is_done()
 
     def _saved(self, found: Checkpoint | None = None) -> Saved:
         """What the checkpoint that we go on from tells the data."""

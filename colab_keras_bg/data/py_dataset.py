@@ -136,6 +136,8 @@ class PyDatasetOrder(_PyDatasetSource):
             given = self._epoch_iterator.steps_per_epoch
             batch = saved.drawn if given else saved.batch
         else:
+            if saved is not None:  # It decides how many batches there are.
+                self._put_back_own(saved)
             self._order, batch = list(range(self._dataset.num_batches)), 0
             if self._shuffle:
                 random.shuffle(self._order)

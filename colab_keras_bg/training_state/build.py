@@ -84,7 +84,12 @@ def _build_for(model: Any, batch: Any, others: Collection[str]) -> None:
         else:
             return
     try:
-        model._symbolic_build(data_batch=batch)
+        try:
+            model._symbolic_build(data_batch=batch)
+        except Exception:  # noqa: BLE001 - it calls the model as `predict`
+            # does, which need not work where a step does.
+            _forget_masks(model)
+            adapter.trace(model, batch)
         if not _has(model, others):
             adapter.trace(model, batch)
     except Exception as error:  # noqa: BLE001 - any user code may run
@@ -93,6 +98,13 @@ def _build_for(model: Any, batch: Any, others: Collection[str]) -> None:
             f"({type(error).__name__}: {error}); this epoch's averages "
             "begin at the present step"
         )
+
+
+def _forget_masks(model: Any) -> None:
+    """Drops what recurrent cells keep of a call that was cut off."""
+    for layer in model._flatten_layers():
+        for name in ("reset_dropout_mask", "reset_recurrent_dropout_mask"):
+            getattr(layer, name, bool)()
 
 
 def _has(model: Any, keys: Collection[str]) -> bool:

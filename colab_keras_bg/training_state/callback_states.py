@@ -1,8 +1,9 @@
 """The state of the other callbacks in a `fit`.
 
 Invariant: a callback's state is what it says it is (`get_state`,
-`set_state`), or, for Keras' own, the attributes listed here; nothing else of a
-callback is read or written. One that keeps state and says nothing is named.
+`set_state`) and, for Keras' own and what is derived from them, the attributes
+listed here; nothing else of a callback is written. One that keeps state and
+says nothing is named.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from colab_keras_bg.journal.announce import say
+from colab_keras_bg.training_state.kept import kept_by
 from colab_keras_bg.training_state.packed import Arrays, pack, unpack
-from colab_keras_bg.training_state.plain import plain
 
 __all__ = ["CallbackStates", "is_stranger"]
 
@@ -85,7 +86,7 @@ class CallbackStates:
         """
         self._callbacks = dict(_named(callbacks))
         self._at_start = {
-            name: _simple_attributes(callback)
+            name: _kept_by(callback)
             for name, callback in self._callbacks.items()
             if is_stranger(callback)
         }
@@ -120,7 +121,7 @@ class CallbackStates:
 
     def _name_strangers(self) -> None:
         for name, before in list(self._at_start.items()):
-            now = _simple_attributes(self._callbacks[name])
+            now = _kept_by(self._callbacks[name])
             changed = sorted(
                 key for key in now if now[key] != before.get(key, _MISSING)
             )
@@ -163,7 +164,7 @@ def is_stranger(callback: Any) -> bool:
     return not own and not hasattr(callback, "get_state")
 
 
-def _simple_attributes(callback: Any) -> dict[str, Any]:
+def _kept_by(callback: Any) -> dict[str, Any]:
     passing = {
         name
         for base in type(callback).__mro__
@@ -171,31 +172,37 @@ def _simple_attributes(callback: Any) -> dict[str, Any]:
         for name in _PASSING.get(base.__name__, ())
     }
     known = set(_attributes_of(callback) or ()) | _BASE | passing
-    return {
-        key: plain(value)
-        for key, value in vars(callback).items()
-        if key not in known
-        and isinstance(value, (bool, int, float, str, list, dict, tuple, set))
-    }
+    return kept_by(
+        callback, but_for=known, model=getattr(callback, "_model", None)
+    )
 
 
-def _state_of(callback: Any) -> dict[str, Any] | None:
-    if hasattr(callback, "get_state"):
-        state: dict[str, Any] = callback.get_state()
-        return state
+def _state_of(callback: Any) -> Any:
+    """What is kept of a callback: its own words, and what Keras' class is."""
+    own = callback.get_state() if hasattr(callback, "get_state") else None
     names = _attributes_of(callback)
     if not names:
-        return None
+        return own
+    return {"own": own, "keras": _keras_state_of(callback, names)}
+
+
+def _keras_state_of(callback: Any, names: Sequence[str]) -> dict[str, Any]:
     found = {n: getattr(callback, n) for n in names if hasattr(callback, n)}
     if "keys" in names:  # CSVLogger opens its file anew, and empties it.
         found["rows"] = _read(callback)
     return found
 
 
-def _set_state(callback: Any, state: dict[str, Any]) -> None:
-    if hasattr(callback, "set_state"):
-        callback.set_state(state)
-        return
+def _set_state(callback: Any, state: Any) -> None:
+    own = state
+    if _attributes_of(callback):
+        _set_keras_state(callback, state["keras"])
+        own = state["own"]
+    if hasattr(callback, "set_state") and own is not None:
+        callback.set_state(own)
+
+
+def _set_keras_state(callback: Any, state: dict[str, Any]) -> None:
     rows = state.pop("rows", None)
     for name, value in state.items():
         setattr(callback, name, value)

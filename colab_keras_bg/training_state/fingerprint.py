@@ -122,6 +122,9 @@ def _steady(value: Any) -> Any:
             for key, item in value.items()
             if key not in _VOLATILE
         }
+        if isinstance(kept.get("batch_shape"), list):
+            # Of a model that Keras builds at its first batch, that one's.
+            kept["batch_shape"] = [None, *kept["batch_shape"][1:]]
         return {key: item for key, item in kept.items() if item is not None}
     if isinstance(value, (list, tuple)):
         return [_steady(item) for item in value]

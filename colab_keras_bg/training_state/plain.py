@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["plain"]
+__all__ = ["plain", "told", "untold"]
+
+_ARRAY, _TUPLE = "__array__", "__tuple__"
 
 
 def plain(value: Any) -> Any:
@@ -34,3 +36,39 @@ def plain(value: Any) -> Any:
         return np.asarray(value, dtype=float).tolist()
     except (TypeError, ValueError):
         return str(value)
+
+
+def told(value: Any) -> Any:
+    """The JSON form of a value of which the type matters, too.
+
+    Args:
+        value: What a `History` holds.
+
+    Returns:
+        As `plain`, but that `untold` makes arrays and tuples of it again.
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        kind = "" if isinstance(value, np.ndarray) else "scalar"
+        return {_ARRAY: [value.dtype.name, kind, plain(value)]}
+    if isinstance(value, tuple):
+        return {_TUPLE: [told(item) for item in value]}
+    if isinstance(value, list):
+        return [told(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): told(item) for key, item in value.items()}
+    return plain(value)
+
+
+def untold(value: Any) -> Any:
+    """What `told` was given."""
+    if isinstance(value, list):
+        return [untold(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {_TUPLE}:
+        return tuple(untold(item) for item in value[_TUPLE])
+    if value.keys() == {_ARRAY}:
+        name, kind, values = value[_ARRAY]
+        array = np.array(values, dtype=name)
+        return array[()] if kind else array
+    return {key: untold(item) for key, item in value.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import inspect
+import random
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +30,7 @@ from keras import layers
 from models import BATCH, VALIDATION, X, Y
 
 import colab_keras_bg as bg
+from colab_keras_bg.callbacks import training
 
 EPOCHS, TURNS = 6, 7
 FIRST, MIDDLE, LAST = "ours first", "ours in the middle", "ours last"
@@ -810,3 +814,154 @@ def test_an_optimizer_made_in_a_late_epoch(tmp_path: Path) -> None:
         other.optimizer.variables, model.optimizer.variables, strict=True
     ):
         assert np.array_equal(saved.numpy(), held.numpy())
+
+
+class Patience(keras.callbacks.EarlyStopping):
+    """One of Keras' with a state of its own besides."""
+
+    SCORES = (5, 1, 2, 3, 4, 4.5, 3, 3, 3, 3)
+
+    def __init__(self) -> None:
+        super().__init__(
+            monitor="score", mode="max", patience=4, restore_best_weights=True
+        )
+        self.seen = 0
+
+    def get_state(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen += 1
+        super().on_epoch_end(epoch, {"score": self.SCORES[epoch]})
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_subclass_that_speaks_for_itself(epoch: int, tmp_path: Path) -> None:
+    """
+    A subclass of Keras' own that says what it adds keeps what Keras' class
+    keeps, too.
+    """
+    made: list[Patience] = []
+
+    def patience() -> list[Any]:
+        made.append(Patience())
+        return [made[-1]]
+
+    case = Case(model, data, epochs=10, callbacks=patience)
+    cuts = [CutAt(hook=f"on_epoch_begin:{epoch}")]
+    assert_goes_on(case, tmp_path, place=FIRST, cuts=cuts)
+    assert made[-1].seen == 5
+    assert made[-1].best == 5
+
+
+def test_history_keeps_its_types(tmp_path: Path) -> None:
+    """Arrays, tuples and NumPy's numbers in a history stay what they are."""
+
+    class Reporting(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            logs["array"] = np.full((2, 2), epoch / 3, dtype=np.float32)
+            logs["number"] = np.float16(epoch)
+            logs["pair"] = (epoch, [float("inf"), None])
+
+    def fit(cut: CutAt) -> Any:
+        training._fits_done.clear()
+        run = bg.Run(tmp_path / "run", save_freq=1)
+        with contextlib.suppress(PowerCut), run:
+            return model().fit(
+                bg.data.arrays(X, Y, batch_size=BATCH),
+                epochs=3,
+                verbose=0,
+                callbacks=[Reporting(), *run.callbacks(), cut],
+            )
+
+    fit(CutAt(hook="on_epoch_begin:2"))
+    history = fit(CutAt()).history
+    for epoch, array in enumerate(history["array"]):
+        assert isinstance(array, np.ndarray)
+        assert array.dtype == np.float32
+        assert array.tolist() == np.full((2, 2), epoch / 3, "f4").tolist()
+    assert [np.float16] * 3 == [type(n) for n in history["number"]]
+    assert history["pair"] == [(n, [float("inf"), None]) for n in range(3)]
+
+
+KEEPS: dict[str, Callable[[], Any]] = {
+    "an array": lambda: np.zeros(3),
+    "a large array": lambda: np.zeros((300, 300)),
+    "a number of NumPy": lambda: np.float32(0),
+    "a deque": lambda: collections.deque(maxlen=3),
+    "a generator": lambda: np.random.default_rng(3),
+    "a generator of Python": lambda: random.Random(3),
+    "a metric": lambda: keras.metrics.Mean(),
+    "a variable": lambda: keras.Variable(0.0),
+    "an object of its own": lambda: Kept(),
+    "a list of arrays": lambda: [np.zeros(2), np.zeros(2)],
+    "a set": lambda: {0},
+    "another model": lambda: keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1)]
+    ),
+}
+
+
+class Kept:
+    """Counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def change(kept: Any) -> Any:
+    """What becomes of it in an epoch."""
+    if isinstance(kept, np.random.Generator | random.Random):
+        kept.random()
+    elif isinstance(kept, np.ndarray | np.generic):
+        kept = kept + 1
+    elif isinstance(kept, collections.deque):
+        kept.append(1)
+    elif isinstance(kept, keras.metrics.Metric):
+        kept.update_state(1.0)
+    elif isinstance(kept, keras.Variable):
+        kept.assign(kept + 1.0)
+    elif isinstance(kept, Kept):
+        kept.count += 1
+    elif isinstance(kept, list):
+        kept[0] = kept[0] + 1
+    elif isinstance(kept, set):
+        kept.add(len(kept))
+    else:
+        kept.set_weights([w + 1 for w in kept.get_weights()])
+    return kept
+
+
+@pytest.mark.parametrize("changes", [True, False])
+@pytest.mark.parametrize("name", KEEPS)
+def test_whatever_a_stranger_keeps(
+    name: str,
+    changes: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    What changes in a callback is named whatever it is; what only lies there,
+    and the trained model and its parts, are not.
+    """
+
+    class Stranger(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept = KEEPS[name]()
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.also = [self.model, self.model.layers[0]]
+            self.optimizer = self.model.optimizer
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if changes:
+                self.kept = change(self.kept)
+
+    attempt(Case(model, data, callbacks=lambda: [Stranger()]), tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("the callback Stranger keeps state (kept)") == changes
+    assert said.count("keeps state") == changes
