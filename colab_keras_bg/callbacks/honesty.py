@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import keras
+
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state.train_step import not_exact
 from colab_keras_bg.training_state.variables import layers_by_path
@@ -40,7 +42,9 @@ class StepHonesty:
         except Exception as error:  # noqa: BLE001 - looking stops no training
             reasons = [f"could not be told ({type(error).__name__}: {error})"]
         say_not_exact(reasons)
-        self._before = _own_values(self._model)
+        # A step that is traced runs its Python once in a while, not each time.
+        eager = keras.backend.backend() == "torch" or self._model.run_eagerly
+        self._before = _own_values(self._model) if eager else None
 
     def epoch_is_done(self) -> None:
         """Says whether steps change what no variable holds."""
@@ -67,5 +71,7 @@ def _own_values(model: Any) -> dict[str, Any]:
         for path, layer in layers_by_path(model).items()
         if not type(layer).__module__.startswith("keras.")
         for name, value in vars(layer).items()
-        if not name.startswith("_") and type(value) in (bool, int, float, str)
+        if type(value) in (bool, int, float, str)
+        and not name.startswith("_")
+        and name != "training"  # PyTorch's own.
     }

@@ -108,6 +108,29 @@ class Begun(Changing):
         self.begun = state["begun"]
 
 
+class Growing(Changing):
+    """Has more batches in each epoch, in a new order."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.epochs = 0
+
+    @property
+    def num_batches(self) -> int:
+        return min(7, 3 + 2 * self.epochs)
+
+    def on_epoch_end(self) -> None:
+        super().on_epoch_end()
+        self.epochs += 1
+
+    def get_state(self) -> dict[str, Any]:
+        return {**super().get_state(), "epochs": self.epochs}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        self.epochs = state["epochs"]
+
+
 class Stream:
     """An endless stream that knows its position."""
 
@@ -324,6 +347,9 @@ CASES = {
             {"steps_per_epoch": 3},
         ),
         protected=True,
+    ),
+    "a PyDataset that grows": Case(
+        everything, lambda: ((Growing(),), {}), protected=True
     ),
     "a PyDataset that counts its epochs": Case(
         everything, lambda: ((Begun(),), {"shuffle": False})

@@ -38,6 +38,28 @@ IMAGES = _random.uniform(size=(SAMPLES, 6, 6, 3)).astype("float32")
 WORDS = _random.integers(0, 20, size=(SAMPLES, 5)).astype("int32")
 
 
+class PartsUnbuilt(keras.Model):
+    """Has a part that Keras builds at its first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = keras.Sequential(
+            [layers.Dense(5, "relu"), layers.Dropout(0.2)]
+        )
+        self.last = layers.Dense(1)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return self.last(self.part(x, training=training))
+
+
+def cannot_predict() -> keras.Model:
+    """One that Keras trains, and cannot call but in training."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3)(layers.RandomCrop(5, 5)(inputs))
+    x = layers.ConvLSTM2D(2, 2, dropout=0.1)(x[:, None])
+    return keras.Model(inputs, layers.Dense(1)(layers.Flatten()(x)))
+
+
 def on(x: Any, y: Any = Y, *, size: int = BATCH) -> Callable[[], Any]:
     """What `fit` is given."""
     return lambda: ((bg.data.arrays(x, y, batch_size=size, seed=3),), {})
@@ -335,6 +357,19 @@ CASES = {
     "jit_compile=True": trained_by(_optimizer("Adam"), jit_compile=True),
     "jit_compile=False": trained_by(_optimizer("Adam"), jit_compile=False),
     "run_eagerly=True": trained_by(_optimizer("Adam"), run_eagerly=True),
+    "run_eagerly=True, unbuilt": Case(
+        lambda: compiled(
+            keras.Sequential([layers.Dense(5, "relu"), layers.Dense(1)]),
+            run_eagerly=True,
+        ),
+        on(X),
+    ),
+    "run_eagerly=True, an unbuilt part": Case(
+        lambda: compiled(PartsUnbuilt(), run_eagerly=True), on(X)
+    ),
+    "a recurrent cell that cannot predict": Case(
+        lambda: compiled(cannot_predict()), on(IMAGES)
+    ),
     "two fits, thawed in between": Case(fine_tuned, on(X)),
     "LearningRateScheduler": _with(
         lambda: keras.callbacks.LearningRateScheduler(lambda _, rate: rate / 2)

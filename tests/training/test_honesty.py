@@ -525,3 +525,40 @@ def test_validation_data_of_another_kind_is_named(
     changed = then != now and "none" not in (then, now)
     said = "the data to validate on is of another kind than it was"
     assert changed == (said in capsys.readouterr().err)
+
+
+class Alternating(keras.Model):
+    """Counts its steps in Python, and goes by the count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(1)
+        self.count = 0
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+    def compute_loss(self, *args: Any, **options: Any) -> Any:
+        self.count += 1
+        return super().compute_loss(*args, **options) * (self.count % 2)
+
+
+@pytest.mark.parametrize("eagerly", [True, False])
+def test_count_in_python_is_named(
+    eagerly: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    What a step keeps in an attribute of the model is named with the cure; not
+    so if the step is traced, and changes it once.
+    """
+
+    def model() -> keras.Model:
+        made = Alternating()
+        made.compile("sgd", "mse", run_eagerly=eagerly)
+        return made
+
+    assert train(Case(model, arrays), tmp_path / "run") is not None
+    said = capsys.readouterr().err
+    steps_in_python = eagerly or keras.backend.backend() == "torch"
+    assert said.count("model.count changes while") == steps_in_python
+    assert said.count("variable of a layer") == steps_in_python
