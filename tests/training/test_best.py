@@ -164,7 +164,7 @@ class Slow:
 
         def save(store: Any, step: int, **given: Any) -> Any:
             self.entered.set()
-            assert self.go_on.wait(30)
+            assert self.go_on.wait(20)
             return original(store, step, **given)
 
         monkeypatch.setattr(CheckpointStore, "save", save)
@@ -215,4 +215,6 @@ def test_the_training_is_not_held_up(
 
         threading.Thread(target=train, daemon=True).start()
         until(handed_over.is_set, what="the best is handed over")
+        assert slow.entered.is_set()
         slow.go_on.set()
+    assert steps(tmp_path / "run") == [1, 2]
