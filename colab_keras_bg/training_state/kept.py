@@ -16,8 +16,8 @@ import numpy as np
 
 __all__ = ["kept_by"]
 
-_SIMPLE = (bool, int, float, str)
-_LOOKED_AT = 4096  # Elements, of what has more.
+_LOOKED_AT = 4096  # Elements of an array that has more.
+_MOST = (0, 8, 64, 1024)  # Parts of a container, by how deep it may yet go.
 _DEPTH = 3
 # Of objects of these, nothing is known.
 _FOREIGN = frozenset({"builtins", "jax", "keras", "tensorflow", "torch"})
@@ -68,8 +68,10 @@ class _Mine:
 
 def _look(value: Any, mine: _Mine, depth: int) -> Any:
     """Something that is equal as long as the value is; None if unknown."""
-    if isinstance(value, _SIMPLE):
+    if isinstance(value, bool | int | str):
         return value
+    if isinstance(value, float):
+        return repr(value)  # One that is no number equals itself here.
     if isinstance(value, np.random.Generator):
         return str(value.bit_generator.state)
     if isinstance(value, np.random.RandomState):
@@ -87,14 +89,15 @@ def _look(value: Any, mine: _Mine, depth: int) -> Any:
     if not depth:
         return None
     if isinstance(value, Mapping):
-        items = list(value.items())[:_LOOKED_AT]
+        items = list(value.items())[: _MOST[depth]]
         found = [(str(k), _look(v, mine, depth - 1)) for k, v in items]
         return len(value), found
     if isinstance(value, set | frozenset):
-        return len(value), sorted(map(str, value))[:_LOOKED_AT]
+        return len(value), sorted(map(str, value))[: _MOST[depth]]
     if isinstance(value, list | tuple | deque):
         parts = list(value)
-        ends = parts[: _LOOKED_AT // 2] + parts[-_LOOKED_AT // 2 :]
+        half = _MOST[depth] // 2
+        ends = parts[:half] + parts[-half:]
         return len(parts), [_look(part, mine, depth - 1) for part in ends]
     kind = type(value)
     if kind.__module__.partition(".")[0] in _FOREIGN or not hasattr(

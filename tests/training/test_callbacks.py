@@ -899,6 +899,7 @@ KEEPS: dict[str, Callable[[], Any]] = {
     "an object of its own": lambda: Kept(),
     "a list of arrays": lambda: [np.zeros(2), np.zeros(2)],
     "a set": lambda: {0},
+    "a list of lists": lambda: [[n] for n in range(3000)],
     "another model": lambda: keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1)]
     ),
@@ -927,7 +928,9 @@ def change(kept: Any) -> Any:
     elif isinstance(kept, Kept):
         kept.count += 1
     elif isinstance(kept, list):
-        kept[0] = kept[0] + 1
+        kept[-1] = (
+            [*kept[-1], 1] if isinstance(kept[-1], list) else kept[-1] + 1
+        )
     elif isinstance(kept, set):
         kept.add(len(kept))
     else:
@@ -943,7 +946,8 @@ class Stranger(keras.callbacks.Callback):
         self.kept, self._changes = kept, changes
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self.also = [self.model, self.model.layers[0]]
+        self.also = [self.model, self.model.layers[0], float("nan")]
+        self.best = float("nan")
         self.optimizer = self.model.optimizer
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
