@@ -22,6 +22,7 @@ from typing import Any
 PEERS = ["none", "ours", "BackupAndRestore", "OrbaxCheckpoint"]
 SIZES_MB = [10, 100, 300, 1000, 4000]
 NUMBERS = [12, 300, 3000, 10_000]
+KEPT = [2, 30, 300, 1000]
 
 
 def measured(module: str, *arguments: object) -> dict[str, Any]:
@@ -158,6 +159,25 @@ def going_back() -> None:
     )
 
 
+def keeping(numbers: Sequence[int]) -> None:
+    """A small save, by how many are kept; and what is written of little."""
+    found = [measured("keeping", number) for number in numbers]
+    names = list(found[0]["milliseconds"])
+    print("A save of 16 kB and giving up the oldest, by how many are kept\n")
+    table(
+        ["kept", *(f"{name}, ms" for name in names)],
+        [
+            [
+                one["kept"],
+                *(f"{one['milliseconds'][name]:.1f}" for name in names),
+            ]
+            for one in found
+        ],
+    )
+    share = found[-1]["frozen_share"]
+    print(f"Written if 90 % of the state is frozen: {share:.1%} of it.\n")
+
+
 def plot(found: Sequence[Mapping[str, Any]], where: Path) -> None:
     """Blocked time over the size of the state, if there is matplotlib."""
     try:
@@ -209,6 +229,7 @@ def main() -> None:
         [(100, number) for number in numbers],
         title="A save, by the number of variables",
     )
+    keeping(KEPT[:2] if quick else KEPT)
     restoring([size for size in sizes if size <= 1000])
     going_back()
 
