@@ -136,8 +136,9 @@ class Nursery:
 
     def close(self) -> None:
         """Ends it; a training that runs goes on."""
-        assert self._process.stdin is not None  # noqa: S101 - see __init__
-        self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
         self._process.wait()
 
 
@@ -165,6 +166,7 @@ class Forked(Victim):
             self._seen = mmap.mmap(file.fileno(), _STEP.size)
         self._nursery = nursery
         self._status: int | None = None
+        self._last_step: int | None = None
         self._handle = nursery.start(
             {
                 "run_dir": str(run_dir),
@@ -180,6 +182,8 @@ class Forked(Victim):
             with contextlib.suppress(TimeoutError):
                 self._status = self._nursery.read(within_secs=within_secs)
                 os.close(self._handle)
+                self._last_step = self.step
+                self._seen.close()
         return self._status
 
     def kill(self, draw: random.Random) -> str:
@@ -195,6 +199,8 @@ class Forked(Victim):
     @property
     def step(self) -> int | None:
         """See `Victim.step`."""
+        if self._seen.closed:
+            return self._last_step
         (step,) = _STEP.unpack(self._seen[: _STEP.size])
         return None if step < 0 else int(step)
 

@@ -52,6 +52,7 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 # What Keras' own set anew themselves: no state, in a subclass either.
 _PASSING: Mapping[str, tuple[str, ...]] = {
+    "CSVLogger": ("append_header", "csv_file", "writer"),
     "ModelCheckpoint": ("_current_epoch",),
     "TensorBoard": (
         "_batch_start_time",

@@ -103,7 +103,7 @@ def test_what_is_in_between_is_not_ranked(tmp_path: Path) -> None:
         assert bool(store.manifest(step).metrics) == (step % STEPS == 0)
 
 
-@pytest.mark.parametrize("cut", [10, 17, 25, 36])
+@pytest.mark.parametrize("cut", [17, 36])
 def test_a_worse_one_never_replaces_a_better(cut: int, tmp_path: Path) -> None:
     """Interrupted anywhere, a run has the best of all its epochs at its end."""
     fit(tmp_path / "run", cut=cut, save_freq="epoch", keep_best=1)

@@ -38,13 +38,13 @@ def test_killed_when_forked(
     each is told.
     """
     arguments = [
-        *("--kills=12", "--forked", "--epochs=4", "--save_freq=2"),
+        *("--kills=6", "--forked", "--epochs=3", "--save_freq=2"),
         f"--directory={tmp_path}",
     ]
     status = chaos.main(arguments)
     printed = capfd.readouterr().out
     assert 0 == status, printed
-    assert "12 kills in" in printed
+    assert "6 kills in" in printed
     assert "0 DIFFERENT, 0 damaged" in printed
     assert "at most" in printed
 
