@@ -86,9 +86,7 @@ class Saves:
         )
         for skipped in found.skipped if found else ():
             _say_skipped("checkpoint", skipped)
-        if self._keep_policy.metrics:
-            commits = self._directory.checkpoints.commits()
-            self.best = self._keep_policy.best(commits)
+        self._find_best()
         return found
 
     def final(self, fit: int) -> Checkpoint | None:
@@ -184,7 +182,7 @@ class Saves:
             )
             self._directory.publish(step=step, committed=manifest.created)
             checkpoints.retain(policy)
-            self.best = policy.best(checkpoints.commits())
+            self._find_best()
 
         self._saver.submit(step, commit)
         self._cost.goes_on()
@@ -262,6 +260,11 @@ class Saves:
             save_secs=self._cost.took_secs,
             step_secs=self._cost.step_secs,
         )
+
+    def _find_best(self) -> None:
+        if self._keep_policy.metrics:
+            commits = self._directory.checkpoints.commits()
+            self.best = self._keep_policy.best(commits)
 
     def _is_wanted(self, step: int, measured: Mapping[str, Any]) -> bool:
         """Whether what was measured belongs to what is to be kept."""
