@@ -13,6 +13,12 @@ import numpy as np
 __all__ = ["plain", "told", "untold"]
 
 _ARRAY, _TUPLE = "__array__", "__tuple__"
+# Who wrote what is read is not known: no objects, and no texts of any length.
+_NUMBERS = frozenset(
+    ["bool", "bfloat16"]
+    + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    + [f"float{bits}" for bits in (16, 32, 64)]
+)
 
 
 def plain(value: Any) -> Any:
@@ -47,7 +53,10 @@ def told(value: Any) -> Any:
     Returns:
         As `plain`, but that `untold` makes arrays and tuples of it again.
     """
-    if isinstance(value, np.ndarray | np.generic):
+    if (
+        isinstance(value, np.ndarray | np.generic)
+        and value.dtype.name in _NUMBERS
+    ):
         kind = "" if isinstance(value, np.ndarray) else "scalar"
         return {_ARRAY: [value.dtype.name, kind, plain(value)]}
     if isinstance(value, tuple):
@@ -68,7 +77,12 @@ def untold(value: Any) -> Any:
     if value.keys() == {_TUPLE}:
         return tuple(untold(item) for item in value[_TUPLE])
     if value.keys() == {_ARRAY}:
-        name, kind, values = value[_ARRAY]
-        array = np.array(values, dtype=name)
+        try:
+            name, kind, values = value[_ARRAY]
+            if name not in _NUMBERS:
+                return value
+            array = np.array(values, dtype=name)
+        except (TypeError, ValueError):
+            return value  # Nothing that `told` has written.
         return array[()] if kind else array
     return {key: untold(item) for key, item in value.items()}
