@@ -16,21 +16,20 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from colab_keras_bg.checkpoint import tensors as safetensors
 from colab_keras_bg.checkpoint.hashing import Digest, Hasher, blocks
+from colab_keras_bg.checkpoint.inventory import Inventory
 from colab_keras_bg.checkpoint.keeping import Commit, KeepPolicy
 from colab_keras_bg.checkpoint.layout import (
     MANIFEST,
     data_file_name,
     step_directory,
-    step_of,
 )
 from colab_keras_bg.checkpoint.manifest import Manifest
-from colab_keras_bg.checkpoint.origins import Origins
 from colab_keras_bg.checkpoint.reading import (
     Checkpoint,
     Watch,
@@ -78,7 +77,7 @@ class CheckpointStore:
         self._prefix, self._refers = prefix, refers
         self._clock, self._watch = clock, watch
         self._verdicts: dict[int, bool] = {}  # What saving or reading showed.
-        self._origins = Origins(storage, prefix)
+        self._inventory = Inventory(storage, prefix)
         self._base: Manifest | None = None  # What a save may refer to.
 
     def describe(self) -> str:
@@ -126,7 +125,7 @@ class CheckpointStore:
         hashes: dict[str, str] = {}
         references: dict[str, tuple[int, str]] = {}
         if self._refers and self._base and self._base.step < step:
-            hashes, references = self._origins.unchanged(tensors, self._base)
+            hashes, references = self._inventory.unchanged(tensors, self._base)
         written = {k: t for k, t in tensors.items() if k not in references}
         size_bytes = sum(t.size_bytes for t in written.values()) + len(content)
         directory = self._directory(step)
@@ -159,7 +158,7 @@ class CheckpointStore:
                 self._discard([f"{directory}/{f}" for f in files])
             raise
         self._verdicts[step], self._base = True, manifest
-        self._origins.learn(manifest)
+        self._inventory.learn(manifest)
         return manifest
 
     def steps(self) -> list[int]:
@@ -168,9 +167,7 @@ class CheckpointStore:
         Raises:
             StorageUnavailableError: If the storage cannot be listed.
         """
-        return sorted(
-            step for step, file, _ in self._files() if file == MANIFEST
-        )
+        return list(self._inventory.look())
 
     def manifest(self, step: int) -> Manifest:
         """Reads the manifest of a step, without its files.
@@ -186,12 +183,15 @@ class CheckpointStore:
             )
         except ObjectNotFoundError:
             raise StepNotFoundError(step, available=self.steps()) from None
-        self._origins.learn(found)
+        self._inventory.learn(found)
         return found
 
     def commits(self) -> list[Commit]:
-        """What is there, oldest first, as far as its manifests tell."""
-        return list(map(self._origins.commit, self.steps()))
+        """What is there, oldest first, as far as its manifests tell.
+
+        For the one writer: the folder is not listed each time.
+        """
+        return self._inventory.commits()
 
     def load(self, step: int) -> Checkpoint:
         """Reads and verifies one checkpoint.
@@ -260,28 +260,27 @@ class CheckpointStore:
         """
         if not self._manifest_exists(step):
             raise StepNotFoundError(step, available=self.steps())
-        directory = self._directory(step)
+        directory, inventory = self._directory(step), self._inventory
         self._verdicts.pop(step, None)
         if self._base is not None and self._base.step == step:
             self._base = None
-        needed = self._origins.of(step)
+        needed = inventory.of(step)
         self._storage.delete(f"{directory}/{MANIFEST}")
-        self._origins.forget(step)
-        steps = self.steps()
+        inventory.forget(step)
         doomed = [i.name for i in self._storage.list(f"{directory}/")]
         # What only this one needed of steps that were deleted before it.
         doomed += [
             f"{self._directory(origin)}/{file}"
             for origin, file in needed
-            if origin not in steps
+            if not inventory.has(origin)
         ]
-        kept = self._origins.in_use(steps)
+        kept = inventory.in_use()
         self._discard([name for name in doomed if not kept(name)])
 
     def retain(
         self, policy: KeepPolicy, *, coming: Commit | None = None
     ) -> list[int]:
-        """Deletes what a policy does not keep.
+        """Deletes what a policy does not keep. Only for the one writer.
 
         Args:
             policy: What to keep.
@@ -295,17 +294,19 @@ class CheckpointStore:
             StorageError: If one cannot be deleted.
             StorageUnavailableError: If one cannot be read.
         """
-        steps = self.steps()
+        steps = self._inventory.steps()
         verified = (step for step in reversed(steps) if self._verifies(step))
         whole = set(itertools.islice(verified, 2))
         if len(whole) < 2:
             return []
-        commits = list(map(self._origins.commit, steps))
+        commits = self._inventory.commits()
         kept = policy.kept([*commits, coming] if coming else commits)
-        doomed = sorted(set(steps) - kept - whole)
-        for step in doomed:
-            self.delete(step)
-        return doomed
+        deleted = []
+        for step in sorted(set(steps) - kept - whole):
+            with contextlib.suppress(StepNotFoundError):  # Another did.
+                self.delete(step)
+                deleted.append(step)
+        return deleted
 
     def looks_whole(self, step: int) -> bool:
         """Whether manifest and sizes are right; a quick look, for retaining."""
@@ -325,23 +326,14 @@ class CheckpointStore:
             StorageError: If one cannot be removed, or that cannot be told.
         """
         named = {step: self._named(step) for step in self.steps()}
-        kept = self._origins.in_use(list(named))
+        kept = self._inventory.in_use()
         doomed = []
-        for step, file, name in self._files():
+        for step, file, name in self._inventory.files():
             names = named.get(step, frozenset())
             if names is not None and file not in names and not kept(name):
                 doomed.append(name)
         removed = self._discard(doomed)
         return removed + list(self._storage.sweep(self._prefix))
-
-    def _files(self) -> Iterator[tuple[int, str, str]]:
-        """Each file in a step's folder: the step, its name there, and here."""
-        for info in self._storage.list(f"{self._prefix}/"):
-            place = info.name.removeprefix(f"{self._prefix}/")
-            directory, _, file = place.partition("/")
-            step = step_of(directory)
-            if step is not None:
-                yield step, file, info.name
 
     def _named(self, step: int) -> frozenset[str] | None:
         """The files of a step; None if its manifest does not tell."""

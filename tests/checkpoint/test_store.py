@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -536,10 +536,53 @@ def test_retaining_reads_nothing_back_that_is_known(
 
     monkeypatch.setattr(storage, "map", fails)
     for step in (2, 3, 4):
-        tensors = {k: LazyTensor.of(v) for k, v in arrays_of(step).items()}
-        resumed.save(step, attempt=1, tensors=tensors, state=state_of(step))
+        put(resumed, step)
         resumed.retain(KeepLast(2))
     assert resumed.steps() == [3, 4]
+
+
+def put(store: CheckpointStore, step: int) -> None:
+    """Saves, as a training does that goes on for long."""
+    tensors = {k: LazyTensor.of(v) for k, v in arrays_of(step).items()}
+    store.save(step, attempt=1, tensors=tensors, state=state_of(step))
+
+
+def test_the_folder_is_listed_once(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a save costs does not grow with what is kept."""
+    store = CheckpointStore(storage)
+    listed: list[str] = []
+    list_ = storage.list
+
+    def watched(prefix: str = "") -> Iterator[ObjectInfo]:
+        listed.append(prefix)
+        return list_(prefix)
+
+    monkeypatch.setattr(storage, "list", watched)
+    for step in range(1, 9):
+        put(store, step)
+        assert [c.step for c in store.commits()][-1] == step
+        store.retain(KeepLast(4))
+    assert listed.count("checkpoints/") == 1
+    others = [p for p in listed if p != "checkpoints/"]
+    assert others == [f"checkpoints/step-{s:09d}/" for s in (1, 2, 3, 4)]
+    assert store.steps() == [5, 6, 7, 8] == CheckpointStore(storage).steps()
+
+
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_retaining_what_another_deleted(storage: Storage, gone: int) -> None:
+    """A folder that is listed once may have lost a step since."""
+    store = CheckpointStore(storage)
+    for step in (1, 2, 3):
+        put(store, step)
+        store.retain(KeepLast(3))
+    CheckpointStore(storage).delete(gone)
+    put(store, 4)
+    left = [step for step in (1, 2, 3, 4) if step != gone]
+    assert store.retain(KeepLast(2)) == [s for s in left if s < left[-2]]
+    assert store.steps() == left[-2:]
+    assert_is_whole(store.latest(), 4)
 
 
 def test_looks_whole(storage: Storage, store: CheckpointStore) -> None:

@@ -1,21 +1,29 @@
-"""What the manifests of a store tell: of references, and of what was measured.
+"""What a store's folder holds: its steps, and what their manifests tell.
 
 Invariant: what is remembered of a manifest never changes, as it does not. A
 tensor is referred to where its bytes are, never by way of another
 reference; and a file that any manifest refers to is in use. As long as one
 manifest cannot be read, every file of tensors is.
+
+The one writer lists the folder once and knows from then on what it adds and
+takes away: what a save costs does not grow with what is kept. What another
+removes meanwhile is noticed when it is read.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
 from colab_keras_bg.checkpoint import tensors as safetensors
 from colab_keras_bg.checkpoint.keeping import Commit
 from colab_keras_bg.checkpoint.layout import (
+    MANIFEST,
     is_data_file_name,
     step_directory,
+    step_of,
 )
 from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.reading import read_manifest
@@ -23,7 +31,7 @@ from colab_keras_bg.errors import DamagedCheckpointError, ObjectNotFoundError
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.tensor import LazyTensor
 
-__all__ = ["Origins"]
+__all__ = ["Inventory"]
 
 # Smaller tensors are written again: a reference is not much shorter.
 _LEAST_BYTES = 1024
@@ -31,8 +39,8 @@ _LEAST_BYTES = 1024
 _LEAST_SHARE = 0.5
 
 
-class Origins:
-    """Which files of which steps the manifests of a store refer to."""
+class Inventory:
+    """Which steps a store has, and which files they refer to."""
 
     def __init__(self, storage: Storage, prefix: str) -> None:
         """Takes the folder of all steps.
@@ -43,25 +51,74 @@ class Origins:
         """
         self._storage = storage
         self._prefix = prefix
+        # Replaced, never changed: the training thread reads what the saving
+        # thread writes.
+        self._steps: tuple[int, ...] | None = None
         self._known: dict[int, frozenset[tuple[int, str]]] = {}
         self._commits: dict[int, Commit] = {}
+        self._uses: Counter[tuple[int, str]] = Counter()
+
+    def files(self) -> Iterator[tuple[int, str, str]]:
+        """Each file in a step's folder: the step, its name there, and here."""
+        for info in self._storage.list(f"{self._prefix}/"):
+            place = info.name.removeprefix(f"{self._prefix}/")
+            directory, _, file = place.partition("/")
+            step = step_of(directory)
+            if step is not None:
+                yield step, file, info.name
+
+    def look(self) -> tuple[int, ...]:
+        """Lists the folder: the steps that have a manifest, oldest first.
+
+        Raises:
+            StorageUnavailableError: If the storage cannot be listed.
+        """
+        found = sorted(s for s, file, _ in self.files() if file == MANIFEST)
+        for gone in self._known.keys() - set(found):
+            self.forget(gone)
+        self._steps = tuple(found)
+        return self._steps
+
+    def steps(self) -> tuple[int, ...]:
+        """What `look` found, and what was added and taken away since."""
+        return self.look() if self._steps is None else self._steps
+
+    def has(self, step: int) -> bool:
+        """Whether a step is among `steps`."""
+        steps = self.steps()
+        place = bisect.bisect_left(steps, step)
+        return place < len(steps) and steps[place] == step
 
     def learn(self, manifest: Manifest) -> None:
         """Remembers what a manifest tells."""
         step = manifest.step
+        self.forget(step)
         self._commits[step] = Commit(step, manifest.created, manifest.metrics)
         self._known[step] = manifest.origins
+        self._uses.update(manifest.origins)
+        if self._steps is not None:
+            self._steps = (
+                (*self._steps, step)
+                if not self._steps or self._steps[-1] < step
+                else tuple(sorted({*self._steps, step}))
+            )
 
     def forget(self, step: int) -> None:
         """After a step's manifest was deleted."""
-        self._known.pop(step, None)
         self._commits.pop(step, None)
+        for origin in self._known.pop(step, ()):
+            self._uses[origin] -= 1
+            if not self._uses[origin]:
+                del self._uses[origin]
+        if self._steps is not None:
+            self._steps = tuple(s for s in self._steps if s != step)
 
-    def commit(self, step: int) -> Commit:
-        """What a policy goes by; the step alone if no manifest tells."""
-        with contextlib.suppress(ObjectNotFoundError):  # Just deleted.
-            self.of(step)
-        return self._commits.get(step, Commit(step))
+    def commits(self) -> list[Commit]:
+        """What a policy goes by; the step alone where no manifest tells."""
+        for step in set(self.steps()) - self._commits.keys():
+            with contextlib.suppress(ObjectNotFoundError):  # Just deleted.
+                self.of(step)
+        return [self._commits.get(s) or Commit(s) for s in self.steps()]
 
     def of(self, step: int) -> frozenset[tuple[int, str]]:
         """What a step refers to; nothing if its manifest does not tell."""
@@ -76,29 +133,19 @@ class Origins:
                 return frozenset()
         return self._known[step]
 
-    def in_use(self, steps: Iterable[int]) -> Callable[[str], bool]:
-        """What tells whether a file has to stay.
-
-        Args:
-            steps: The steps that have a manifest.
-
-        Returns:
-            A function of a file's name.
-        """
-        used: set[str] = set()
-        all_read = True
-        for step in steps:
-            try:
-                origins = self.of(step)
-            except ObjectNotFoundError:  # Deleted while we read.
-                continue
-            all_read = all_read and step in self._known
-            used |= {f"{self._directory(s)}/{file}" for s, file in origins}
+    def in_use(self) -> Callable[[str], bool]:
+        """What tells by a file's name whether the file has to stay."""
+        for step in set(self.steps()) - self._known.keys():
+            with contextlib.suppress(ObjectNotFoundError):
+                self.of(step)
+        unread = set(self.steps()) - self._known.keys()
 
         def stays(name: str) -> bool:
             file = name.rpartition("/")[2]
-            unsure = not all_read and is_data_file_name(file, "tensors")
-            return name in used or unsure
+            unsure = bool(unread) and is_data_file_name(file, "tensors")
+            directory = name.removeprefix(f"{self._prefix}/").rpartition("/")[0]
+            step = step_of(directory)
+            return unsure or (step is not None and (step, file) in self._uses)
 
         return stays
 
