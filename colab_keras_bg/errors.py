@@ -15,6 +15,7 @@ from typing import NamedTuple
 __all__ = [
     "BackgroundTrainingError",
     "CheckpointError",
+    "ConflictError",
     "DamagedCheckpointError",
     "FingerprintMismatchError",
     "NoSpaceError",
@@ -26,6 +27,7 @@ __all__ = [
     "StepExistsError",
     "StepNotFoundError",
     "StorageError",
+    "StorageRefusedError",
     "StorageUnavailableError",
     "UsageError",
 ]
@@ -129,6 +131,37 @@ class StorageUnavailableError(StorageError):
 
     Never to be taken for "there is nothing there".
     """
+
+
+class StorageRefusedError(StorageUnavailableError):
+    """The storage answers, and will go on refusing until somebody acts.
+
+    Attributes:
+        cause: What is wrong, in words.
+        advice: What to do about it, in words.
+    """
+
+    def __init__(self, where: str, *, cause: str, advice: str) -> None:
+        """Says what is wrong and what to do."""
+        self.cause = cause
+        self.advice = advice
+        super().__init__(f"{where} cannot be used: {cause}. {advice}")
+
+
+class ConflictError(StorageError):
+    """An object is not what the caller took it to be; nothing was changed.
+
+    Attributes:
+        name: The object that was to be changed.
+    """
+
+    def __init__(self, name: str, *, where: str) -> None:
+        """Names the object and the storage."""
+        self.name = name
+        super().__init__(
+            f"The object {name!r} in {where} was changed by another writer; "
+            "it was left as it is."
+        )
 
 
 class CheckpointError(BackgroundTrainingError):

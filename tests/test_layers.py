@@ -57,7 +57,12 @@ NOT_DOWN = {
 # The doors of third parties: a file, or a room ending in a slash.
 DOORS = {
     "absl": ["cli/"],
-    "google_crc32c": ["checkpoint/hashing.py"],
+    "google": [
+        "storage/gcs.py",
+        "storage/gcs_errors.py",
+        "storage/gcs_parts.py",
+    ],
+    "google_crc32c": ["checkpoint/hashing.py", "storage/"],
     "jax": ["training_state/jax.py"],
     "keras": ["callbacks/", "data/", "digits/", "training_state/"],
     "ml_dtypes": ["checkpoint/tensors.py"],
@@ -69,8 +74,10 @@ DOORS = {
         "testing/fuzz.py",
         "training_state/",
     ],
+    "requests": ["storage/gcs_errors.py", "storage/gcs_parts.py"],
     "tensorflow": ["training_state/tensorflow.py"],
     "torch": ["training_state/torch.py"],
+    "urllib3": ["storage/gcs_errors.py"],
     "xxhash": ["checkpoint/hashing.py"],
 }
 

@@ -31,6 +31,9 @@ class FileSystem(Protocol):
         FileExistsError if the name is taken.
         """
 
+    def extend(self, path: Path) -> int:
+        """Opens an existing file to append to it; returns a handle."""
+
     def write(self, handle: int, data: bytes | memoryview) -> None:
         """Appends all of `data` to an open file."""
 
@@ -71,6 +74,11 @@ class PosixFileSystem:
         """See `FileSystem.create`."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(path, flags, 0o666)
+
+    def extend(self, path: Path) -> int:
+        """See `FileSystem.extend`."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags)
 
     def write(self, handle: int, data: bytes | memoryview) -> None:
         """See `FileSystem.write`."""

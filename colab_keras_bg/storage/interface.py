@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from colab_keras_bg.errors import NoSpaceError, ObjectNotFoundError, UsageError
 
@@ -26,6 +27,7 @@ __all__ = [
 
 # For small files besides, and what a file system needs itself.
 _SPARE_BYTES = 4 << 20
+_CHUNK_BYTES = 1 << 20
 _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
@@ -36,10 +38,18 @@ class Capabilities:
     Attributes:
         survives_machine: Whether its objects outlive this machine.
         mapped_reads: Whether `map` reads lazily instead of copying.
+        confirms: Whether an object that shows has arrived where it lasts. A
+            mounted Drive shows what it has not uploaded yet.
+        swaps: Whether `swap` holds against writers on other machines.
+        checksums: Whether `info` tells a checksum that the storage itself
+            has computed.
     """
 
     survives_machine: bool
     mapped_reads: bool
+    confirms: bool = True
+    swaps: bool = True
+    checksums: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,15 @@ class ObjectInfo:
     Attributes:
         name: Its name, relative to the storage.
         size_bytes: Its size.
+        crc32c: Its CRC-32C as 8 hexadecimal digits, if the storage has
+            computed it.
+        md5: Its MD5 as 32 hexadecimal digits, if the storage has computed it.
     """
 
     name: str
     size_bytes: int
+    crc32c: str | None = field(default=None, compare=False)
+    md5: str | None = field(default=None, compare=False)
 
 
 def is_name(name: str) -> bool:
@@ -187,8 +202,66 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def swap(
+        self, name: str, content: bytes, *, expected: bytes | None
+    ) -> ObjectInfo:
+        """Puts a small object in place of the one that the caller has seen.
+
+        Of several that put different contents in place of the same one, one
+        succeeds, as far as `Capabilities.swaps` says. If the object is
+        `content` already, that was an earlier call of which the answer was
+        lost, and is success.
+
+        Args:
+            name: The object's name.
+            content: All of its new content.
+            expected: The content that is to be replaced, all of it; None if
+                there is to be no object.
+
+        Raises:
+            ConflictError: If there is another, or none; nothing was changed.
+            StorageError: If it cannot be written for another reason.
+        """
+
+    @abstractmethod
+    def append(self, name: str, content: bytes, *, at: int) -> ObjectInfo:
+        """Adds to the end of an object, or makes it.
+
+        What was there is not sent again where the storage can help it. Only
+        one writer may append to an object.
+
+        Args:
+            name: The object's name.
+            content: What to add, whole or not at all.
+            at: How many bytes the object has; 0 if it is not there. If it
+                has these bytes more and they are `content`, that was an
+                earlier call of which the answer was lost, and is success.
+
+        Returns:
+            The object, with its new size.
+
+        Raises:
+            ConflictError: If it has another size; nothing was changed.
+            StorageError: If it cannot be written for another reason.
+        """
+
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """Reads a whole object.
+
+        Raises:
+            ObjectNotFoundError: If there is none.
+            StorageUnavailableError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def read_range(self, name: str, start: int, size_bytes: int) -> bytes:
+        """Reads a part of an object.
+
+        Args:
+            name: Its name.
+            start: The first byte, from 0.
+            size_bytes: How many; fewer come if the object ends before.
 
         Raises:
             ObjectNotFoundError: If there is none.
@@ -234,6 +307,23 @@ class Storage(ABC):
             ObjectNotFoundError: If there is none.
             StorageError: If it cannot be removed.
         """
+
+    def upload(self, name: str, path: Path) -> ObjectInfo:
+        """Creates an object from a local file; see `create`.
+
+        A storage that is far away may send parts of it at once.
+
+        Args:
+            name: The new object's name.
+            path: The file, which must not change meanwhile.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ObjectExistsError: If the name is taken; the old object is left.
+            StorageError: If it cannot be written for another reason.
+        """
+        with path.open("rb") as file:
+            return self.create(name, iter(lambda: file.read(_CHUNK_BYTES), b""))
 
     def free_bytes(self) -> int | None:
         """How much can still be written; None if that is not known."""

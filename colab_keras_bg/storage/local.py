@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import re
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from colab_keras_bg.errors import (
+    ConflictError,
     NoSpaceError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -118,6 +120,39 @@ class LocalStorage(Storage):
             self._files.fsync_directory(path.parent)
         return ObjectInfo(name, size_bytes=size_bytes)
 
+    def swap(
+        self, name: str, content: bytes, *, expected: bytes | None
+    ) -> ObjectInfo:
+        """See `Storage.swap`; a lock on the folder keeps others out."""
+        path = self._path(name)
+        with self._writing(name):
+            self._make_directory(path.parent)
+        with self._alone_in(path.parent):
+            found = self.read(name) if self.exists(name) else None
+            if found not in (expected, content):
+                raise ConflictError(name, where=self.describe())
+            return self.replace(name, content)
+
+    def append(self, name: str, content: bytes, *, at: int) -> ObjectInfo:
+        """See `Storage.append`; a power cut may leave a part of it."""
+        path = self._path(name)
+        before = self.info(name).size_bytes if self.exists(name) else 0
+        if before == at and not before:
+            self.replace(name, content)
+        elif before == at:
+            with self._writing(name):
+                handle = self._files.extend(path)
+                try:
+                    self._files.write(handle, content)
+                    self._files.fsync(handle)
+                finally:
+                    self._files.close(handle)
+        elif before != at + len(content) or (
+            self.read_range(name, at, len(content)) != content
+        ):
+            raise ConflictError(name, where=self.describe())
+        return self.info(name)
+
     def read(self, name: str) -> bytes:
         """See `Storage.read`."""
         with (
@@ -125,6 +160,11 @@ class LocalStorage(Storage):
             open(handle, "rb", closefd=False) as file,
         ):
             return file.read()
+
+    def read_range(self, name: str, start: int, size_bytes: int) -> bytes:
+        """See `Storage.read_range`."""
+        with self._opened(name) as handle:
+            return os.pread(handle, size_bytes, start)
 
     def map(self, name: str) -> memoryview:
         """See `Storage.map`."""
@@ -284,6 +324,17 @@ class LocalStorage(Storage):
                 return  # Not empty, or not ours to remove.
             self._anchored.discard(path)
             path = path.parent
+
+    @contextlib.contextmanager
+    def _alone_in(self, folder: Path) -> Iterator[None]:
+        """Keeps other processes of this storage out of a folder's swaps."""
+        with self._writing(folder.name):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(handle)
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[int]:

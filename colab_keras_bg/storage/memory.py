@@ -7,9 +7,14 @@ name.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 
-from colab_keras_bg.errors import ObjectExistsError, ObjectNotFoundError
+from colab_keras_bg.errors import (
+    ConflictError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+)
 from colab_keras_bg.storage.interface import (
     Capabilities,
     ObjectInfo,
@@ -27,6 +32,7 @@ class MemoryStorage(Storage):
     def __init__(self) -> None:
         """Starts empty."""
         self._objects: dict[str, bytes] = {}
+        self._lock = threading.RLock()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -42,14 +48,35 @@ class MemoryStorage(Storage):
     ) -> ObjectInfo:
         """See `Storage.create`."""
         content = b"".join(bytes(chunk) for chunk in chunks)
-        if check_name(name) in self._objects:
-            raise ObjectExistsError(name, where=self.describe())
-        return self.replace(name, content)
+        with self._lock:
+            if check_name(name) in self._objects:
+                raise ObjectExistsError(name, where=self.describe())
+            return self.replace(name, content)
 
     def replace(self, name: str, content: bytes) -> ObjectInfo:
         """See `Storage.replace`."""
-        self._objects[check_name(name)] = bytes(content)
-        return self.info(name)
+        with self._lock:
+            self._objects[check_name(name)] = bytes(content)
+            return self.info(name)
+
+    def swap(
+        self, name: str, content: bytes, *, expected: bytes | None
+    ) -> ObjectInfo:
+        """See `Storage.swap`."""
+        with self._lock:
+            if self._objects.get(check_name(name)) not in (expected, content):
+                raise ConflictError(name, where=self.describe())
+            return self.replace(name, content)
+
+    def append(self, name: str, content: bytes, *, at: int) -> ObjectInfo:
+        """See `Storage.append`."""
+        with self._lock:
+            before = self._objects.get(check_name(name), b"")
+            if before[at:] == content and len(before) == at + len(content):
+                return self.replace(name, before)
+            if len(before) != at:
+                raise ConflictError(name, where=self.describe())
+            return self.replace(name, before + content)
 
     def read(self, name: str) -> bytes:
         """See `Storage.read`."""
@@ -58,13 +85,18 @@ class MemoryStorage(Storage):
         except KeyError:
             raise ObjectNotFoundError(name, where=self.describe()) from None
 
+    def read_range(self, name: str, start: int, size_bytes: int) -> bytes:
+        """See `Storage.read_range`."""
+        return self.read(name)[start : start + size_bytes]
+
     def map(self, name: str) -> memoryview:
         """See `Storage.map`."""
         return memoryview(self.read(name))
 
     def info(self, name: str) -> ObjectInfo:
         """See `Storage.info`."""
-        return ObjectInfo(name, size_bytes=len(self.read(name)))
+        with self._lock:
+            return ObjectInfo(name, size_bytes=len(self.read(name)))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Storage.list`."""
@@ -75,5 +107,6 @@ class MemoryStorage(Storage):
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
-        self.read(name)
-        del self._objects[name]
+        with self._lock:
+            self.read(name)
+            del self._objects[name]

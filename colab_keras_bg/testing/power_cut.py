@@ -94,6 +94,14 @@ class NumberedFileSystem(ABC):
         self._names[handle] = path.name
         return handle
 
+    def extend(self, path: Path) -> int:
+        """See `FileSystem.extend`."""
+        handle = self._call(
+            "extend", path.name, lambda: self._files.extend(path)
+        )
+        self._names[handle] = path.name
+        return handle
+
     def write(self, handle: int, data: bytes | memoryview) -> None:
         """See `FileSystem.write`."""
         self._call(

@@ -206,6 +206,14 @@ class UnsyncedDisk:
         self._change(path, self._open[handle])
         return handle
 
+    def extend(self, path: Path) -> int:
+        """See `FileSystem.extend`."""
+        file = self._node(path)
+        handle = self._real.extend(path)
+        assert isinstance(file, _File)  # noqa: S101 - the real call passed
+        self._open[handle] = file
+        return handle
+
     def write(self, handle: int, data: bytes | memoryview) -> None:
         """See `FileSystem.write`."""
         self._real.write(handle, data)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from colab_keras_bg.errors import (
+    ConflictError,
     NoSpaceError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -222,6 +226,171 @@ def test_views_cannot_be_written_to(storage: Storage) -> None:
     assert bytes(view) == b"123"
 
 
+def test_swapping(storage: Storage) -> None:
+    """`swap` replaces what the caller has seen, and nothing else."""
+    assert storage.swap("a/HEAD", b"1", expected=None) == ObjectInfo(
+        "a/HEAD", 1
+    )
+    assert storage.swap("a/HEAD", b"22", expected=b"1").size_bytes == 2
+    for stale in (None, b"1", b"2", b""):
+        with pytest.raises(ConflictError) as caught:
+            storage.swap("a/HEAD", b"3", expected=stale)
+        assert caught.value.name == "a/HEAD"
+    assert str(caught.value) == (
+        f"The object 'a/HEAD' in {storage.describe()} was changed by another "
+        "writer; it was left as it is."
+    )
+    with pytest.raises(ConflictError):
+        storage.swap("a/other", b"3", expected=b"1")
+    assert storage.read("a/HEAD") == b"22"
+    assert names_in(storage) == ["a/HEAD"]
+    storage.delete("a/HEAD")
+    with pytest.raises(ConflictError):
+        storage.swap("a/HEAD", b"3", expected=b"22")
+    storage.swap("a/HEAD", b"", expected=None)
+    storage.swap("a/HEAD", b"4", expected=b"")
+    assert storage.read("a/HEAD") == b"4"
+
+
+def test_swapping_what_another_put(storage: Storage) -> None:
+    """What a storage has put itself, it does not take for what is there."""
+    storage.swap("HEAD", b"1", expected=None)
+    storage.replace("HEAD", b"2")
+    with pytest.raises(ConflictError):
+        storage.swap("HEAD", b"3", expected=b"1")
+    storage.swap("HEAD", b"3", expected=b"2")
+    assert storage.read("HEAD") == b"3"
+
+
+def test_a_swap_whose_answer_was_lost(storage: Storage) -> None:
+    """Asked for again, a swap that has happened is success."""
+    storage.swap("HEAD", b"1", expected=None)
+    storage.swap("HEAD", b"1", expected=None)
+    storage.swap("HEAD", b"2", expected=b"1")
+    storage.swap("HEAD", b"2", expected=b"1")
+    assert storage.read("HEAD") == b"2"
+
+
+def test_of_many_that_swap_one_wins(storage: Storage) -> None:
+    """Sixteen take over the same object at once: one has, the others know."""
+    storage.replace("HEAD", b"free")
+
+    def take(number: int) -> bool:
+        try:
+            storage.swap("HEAD", b"%d" % number, expected=b"free")
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        taken = list(pool.map(take, range(16)))
+    assert taken.count(True) == 1
+    assert storage.read("HEAD") == b"%d" % taken.index(True)
+
+
+def test_of_many_that_create_one_wins(storage: Storage) -> None:
+    """Of many that create one name, one does; it is not overwritten."""
+
+    def create(number: int) -> bool:
+        try:
+            storage.create("x", [b"%d" % number])
+        except ObjectExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        created = list(pool.map(create, range(16)))
+    assert created.count(True) == 1
+    assert storage.read("x") == b"%d" % created.index(True)
+
+
+def test_appending(storage: Storage) -> None:
+    """What is appended stands behind what was there."""
+    assert storage.append("a/log", b"12", at=0) == ObjectInfo("a/log", 2)
+    assert storage.append("a/log", b"345", at=2) == ObjectInfo("a/log", 5)
+    assert storage.read("a/log") == b"12345"
+    for at in (0, 1, 2, 4, 6):
+        with pytest.raises(ConflictError):
+            storage.append("a/log", b"6", at=at)
+    with pytest.raises(ConflictError):
+        storage.append("a/other", b"6", at=3)
+    assert storage.read("a/log") == b"12345"
+    assert names_in(storage) == ["a/log"]
+
+
+def test_an_append_whose_answer_was_lost(storage: Storage) -> None:
+    """Asked for again, an append that has happened is success."""
+    for _ in range(2):
+        storage.append("log", b"12", at=0)
+    for _ in range(2):
+        storage.append("log", b"345", at=2)
+    with pytest.raises(ConflictError):
+        storage.append("log", b"346", at=2)
+    assert storage.read("log") == b"12345"
+
+
+def test_many_appends(storage: Storage) -> None:
+    """A log of a hundred appends is all of them in order."""
+    at = 0
+    for number in range(100):
+        line = b"line %d\n" % number
+        storage.append("log", line, at=at)
+        at += len(line)
+    expected = b"".join(b"line %d\n" % number for number in range(100))
+    assert expected == storage.read("log")
+
+
+def test_ranges(storage: Storage) -> None:
+    """A range is a slice, and ends where the object does."""
+    content = bytes(range(200))
+    storage.create("x", [content])
+    for start, size_bytes in [
+        *[(0, 200), (0, 1), (199, 1), (10, 20), (150, 500)],
+        *[(0, 0), (7, 0), (200, 1), (201, 5), (10**9, 1)],
+    ]:
+        expected = content[start : start + size_bytes]
+        assert expected == storage.read_range("x", start, size_bytes)
+    storage.create("empty", [])
+    assert storage.read_range("empty", 0, 10) == b""
+    with pytest.raises(ObjectNotFoundError):
+        storage.read_range("y", 0, 1)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 3 << 20, 20 << 20])
+def test_uploading(storage: Storage, tmp_path: Path, size_bytes: int) -> None:
+    """A file becomes an object, whole, and never replaces one."""
+    path = tmp_path / "file"
+    path.write_bytes(random.Random(size_bytes).randbytes(size_bytes))
+    assert storage.upload("a/x", path) == ObjectInfo("a/x", size_bytes)
+    assert storage.read("a/x") == path.read_bytes()
+    assert names_in(storage) == ["a/x"]
+    path.write_bytes(b"other")
+    with pytest.raises(ObjectExistsError):
+        storage.upload("a/x", path)
+    assert storage.info("a/x").size_bytes == size_bytes
+    with pytest.raises(FileNotFoundError):
+        storage.upload("a/y", tmp_path / "no file")
+    assert names_in(storage) == ["a/x"]
+
+
+def test_checksums(storage: Storage, tmp_path: Path) -> None:
+    """A storage that tells checksums tells those of what it holds."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(20 << 20))
+    storage.upload("large", path)
+    storage.create("small", [b"123456789"])
+    storage.append("log", b"12345", at=0)
+    storage.append("log", b"6789", at=5)
+    if not storage.capabilities.checksums:
+        assert storage.info("small").crc32c is None
+        return
+    listed = {info.name: info.crc32c for info in storage.list()}
+    for name in ("large", "small", "log"):
+        expected = f"{google_crc32c.value(storage.read(name)):08x}"
+        assert expected == storage.info(name).crc32c == listed[name]
+    assert listed["small"] == "e3069283"  # The check value of CRC-32C.
+
+
 @pytest.mark.parametrize("method", ["read", "map", "info", "delete"])
 @pytest.mark.parametrize("name", ["nothing", "a/nothing", "a", "a/b/below"])
 def test_missing_objects(storage: Storage, method: str, name: str) -> None:
@@ -282,6 +451,10 @@ def test_a_name_is_free_after_delete(storage: Storage) -> None:
 USES: dict[str, Callable[[Storage, str], object]] = {
     "create": lambda storage, name: storage.create(name, [b"1"]),
     "replace": lambda storage, name: storage.replace(name, b"1"),
+    "upload": lambda storage, name: storage.upload(name, Path(__file__)),
+    "swap": lambda storage, name: storage.swap(name, b"1", expected=b"1"),
+    "append": lambda storage, name: storage.append(name, b"", at=1),
+    "range": lambda storage, name: storage.read_range(name, 0, 1),
     "read": lambda storage, name: storage.read(name),
     "map": lambda storage, name: storage.map(name),
     "info": lambda storage, name: storage.info(name),
