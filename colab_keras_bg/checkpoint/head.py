@@ -7,7 +7,9 @@ that names a step which is gone means that a checkpoint was lost.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.records import (
@@ -54,8 +56,15 @@ class Head:
             StorageUnavailableError: If the storage cannot be read.
         """
         record = read_record(storage, HEAD)
-        if record is None:
-            return None
+        return None if record is None else cls.from_json(record)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Head:
+        """What a record says; what else it holds is passed over.
+
+        Raises:
+            DamagedRecordError: If it is not that of a HEAD.
+        """
         match record:
             case {"run_id": str(run_id), "attempt": int(attempt)}:
                 step, committed = record.get("step"), record.get("committed")

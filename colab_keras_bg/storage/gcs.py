@@ -17,7 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import google.auth
 import google.auth.exceptions
@@ -52,7 +52,7 @@ from colab_keras_bg.storage.traffic import Traffic
 __all__ = ["GcsStorage"]
 
 _TIMEOUT_SECS = (10.0, 60.0)  # To connect; between two bytes.
-_SINGLE_BYTES = 8 << 20  # More goes as parts.
+_SMALL_BYTES = 1 << 20  # Held in memory to be sent.
 _FIELDS = "items(name,size,crc32c,md5Hash),nextPageToken"
 
 
@@ -129,24 +129,24 @@ class GcsStorage(Storage):
     ) -> ObjectInfo:
         """See `Storage.create`."""
         check_name(name)
-        with tempfile.SpooledTemporaryFile(max_size=_SINGLE_BYTES) as file:
+        with tempfile.SpooledTemporaryFile(max_size=_SMALL_BYTES) as file:
             for chunk in chunks:
                 file.write(chunk)
             size_bytes = file.tell()
-            if size_bytes <= _SINGLE_BYTES:
+            if size_bytes <= _SMALL_BYTES:
                 file.seek(0)
                 return self._create_small(name, file.read())
             file.rollover()
-            return self._create_large(name, file, size_bytes)  # type: ignore[arg-type]
+            return self._create_large(name, file.fileno(), size_bytes)
 
     def upload(self, name: str, path: Path) -> ObjectInfo:
         """See `Storage.upload`."""
         check_name(name)
         with path.open("rb") as file:
             size_bytes = path.stat().st_size
-            if size_bytes <= _SINGLE_BYTES:
+            if size_bytes <= _SMALL_BYTES:
                 return self._create_small(name, file.read())
-            return self._create_large(name, file, size_bytes)
+            return self._create_large(name, file.fileno(), size_bytes)
 
     def replace(self, name: str, content: bytes) -> ObjectInfo:
         """See `Storage.replace`."""
@@ -283,14 +283,14 @@ class GcsStorage(Storage):
             raise ObjectExistsError(name, where=self.describe()) from None
 
     def _create_large(
-        self, name: str, file: BinaryIO, size_bytes: int
+        self, name: str, handle: int, size_bytes: int
     ) -> ObjectInfo:
         if self.exists(name):  # Before anything is sent in vain.
             raise ObjectExistsError(name, where=self.describe())
         blob = self._blob(name)
         try:
             with self._translated(name):
-                self._parts.upload(blob, file, size_bytes)
+                self._parts.upload(blob, handle, size_bytes)
         except PreconditionFailed:
             raise ObjectExistsError(name, where=self.describe()) from None
         info = self._info(blob)

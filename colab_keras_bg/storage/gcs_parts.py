@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote
 
 import google_crc32c
@@ -36,6 +36,7 @@ __all__ = ["PARTS", "PartUpload"]
 PARTS = ".parts"
 
 _MOST_SOURCES = 32  # The service composes no more at once.
+_WHOLE_BYTES = 16 << 20  # Up to here one request is quicker than parts.
 _LEAST_BYTES, _MOST_BYTES = 8 << 20, 64 << 20
 _BLOCK_BYTES = 256 << 10
 
@@ -105,20 +106,22 @@ class PartUpload:
         self._connections = connections
         self._timeout = timeout
 
-    def upload(self, blob: Blob, file: BinaryIO, size_bytes: int) -> None:
-        """Creates an object from a file; each part is verified as it arrives.
+    def upload(self, blob: Blob, handle: int, size_bytes: int) -> None:
+        """Creates an object from a file, verified as it arrives.
 
         Args:
             blob: The object to make.
-            file: The file; its position does not matter.
+            handle: A descriptor of the file.
             size_bytes: Its size, more than 0.
 
         Raises:
             PreconditionFailed: If the name is taken.
         """
+        if size_bytes <= _WHOLE_BYTES:
+            whole = _Part(blob, 0, size_bytes)
+            self._post(blob, _Body(handle, whole))
+            return
         parts = self._cut(blob.name, size_bytes)
-        handle = file.fileno()
-
         pool = ThreadPoolExecutor(self._connections)
         try:
             list(pool.map(lambda part: self._send(handle, part), parts))
