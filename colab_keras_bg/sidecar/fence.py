@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,13 @@ _FRESH_SECS = 60.0
 _WATCH_SECS = 30.0
 _LOOK_SECS = 2.0
 _MOST_FENCES = 64
+_UNHELD: Mapping[str, Any] = {
+    "holder": "",
+    "machine": "",
+    "claimed": 0,
+    "claim": "",
+    "fences": [],
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Hold:
         holder: The name of the spool that holds it; empty if none does.
         machine: Where that is, for people.
         claimed: When it was taken, in seconds since 1970.
+        claim: A name of that taking, drawn at random.
         fences: The take-overs, oldest first: the first attempt after each,
             and the step it went on from (None: from nothing).
     """
@@ -55,6 +64,7 @@ class Hold:
     holder: str = ""
     machine: str = ""
     claimed: float = 0.0
+    claim: str = ""
     fences: Sequence[tuple[int, int | None]] = ()
 
     def is_void(self, step: int, *, attempt: int) -> bool:
@@ -86,6 +96,7 @@ class Hold:
             holder=holder,
             machine=machine,
             claimed=claimed,
+            claim=secrets.token_hex(8),
             fences=(*earlier[1 - _MOST_FENCES :], (first, step)),
         )
 
@@ -96,6 +107,7 @@ class Hold:
             "holder": self.holder,
             "machine": self.machine,
             "claimed": self.claimed,
+            "claim": self.claim,
             "fences": [list(fence) for fence in self.fences],
         }
         return json.dumps(body, indent=1).encode() + b"\n"
@@ -114,11 +126,12 @@ class Hold:
         if not isinstance(body, dict):
             raise DamagedRecordError(HEAD, reason="it is not a JSON object")
         # One that was copied from a local run names no holder.
-        match {"holder": "", "machine": "", "claimed": 0, "fences": [], **body}:
+        match {**_UNHELD, **body}:
             case {
                 "holder": str(holder),
                 "machine": str(machine),
                 "claimed": int() | float() as claimed,
+                "claim": str(claim),
                 "fences": list(fences),
             }:
                 pass
@@ -129,6 +142,7 @@ class Hold:
             holder=holder,
             machine=machine,
             claimed=claimed,
+            claim=claim,
             fences=tuple(_fence(fence) for fence in fences),
         )
 
@@ -273,24 +287,24 @@ class Fence:
             content = self._storage.read(HEAD)
         except ObjectNotFoundError:
             content = b""
-        if content != self._content:
-            raise self._lost(content)
+        if content == self._content:
+            return
+        found = Hold(Head(run_id="", attempt=0), machine="unknown")
+        with contextlib.suppress(DamagedRecordError):
+            found = Hold.from_bytes(content)
+        if not self.hold.claim or found.claim != self.hold.claim:
+            raise RunHeldError(self._storage.describe(), holder=found.machine)
+        # Ours: the answer to an earlier swap was lost.
+        self._content, self.hold = content, found
 
     def _swap(self, hold: Hold) -> None:
         content = hold.to_bytes()
         try:
             self._storage.swap(HEAD, content, expected=self._content)
         except ConflictError:
-            self.check()
-            raise
+            self.check()  # Raises if it is not our own doing.
+            self._storage.swap(HEAD, content, expected=self._content)
         self._content, self.hold = content, hold
-
-    def _lost(self, content: bytes) -> RunHeldError:
-        try:
-            holder = Hold.from_bytes(content).machine
-        except DamagedRecordError:
-            holder = "unknown"
-        return RunHeldError(self._storage.describe(), holder=holder)
 
     def _heartbeat(self) -> float:
         try:

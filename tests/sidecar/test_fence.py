@@ -132,7 +132,7 @@ def test_what_is_void(storage: Storage) -> None:
     assert third.hold.is_void(9, attempt=2)
     assert not third.hold.is_void(8, attempt=1)
     assert not third.hold.is_void(9, attempt=3)
-    assert third.hold.fences == ((3, 8),)
+    assert third.hold.fences == ((1, None), (3, 8))
     fourth = taken(storage, "d", step=None)
     assert fourth.hold.is_void(0, attempt=3)
 

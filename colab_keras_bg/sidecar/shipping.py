@@ -1,0 +1,341 @@
+"""Ships what a spool holds, so that the remote is a valid run at every moment.
+
+Invariant: data first, each file verified against the checksums that were
+taken when it was written; then the manifest; then the reports up to it; then
+`HEAD`, by compare-and-swap. What is called durable has been through all of
+that. Whatever raises, the next pass goes on where this one stopped.
+
+What is being shipped is pinned by hard links, so that the trainer may give it
+up meanwhile without asking anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from colab_keras_bg.checkpoint.hashing import Digest, Hasher
+from colab_keras_bg.checkpoint.keeping import KeepPolicy
+from colab_keras_bg.checkpoint.layout import MANIFEST, step_directory
+from colab_keras_bg.checkpoint.manifest import Manifest
+from colab_keras_bg.checkpoint.reading import read_manifest
+from colab_keras_bg.checkpoint.store import CheckpointStore
+from colab_keras_bg.errors import (
+    DamagedCheckpointError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    Skipped,
+    StorageUnavailableError,
+)
+from colab_keras_bg.sidecar.appending import AppendedFile
+from colab_keras_bg.sidecar.fence import Fence
+from colab_keras_bg.storage.interface import ObjectInfo, Storage
+from colab_keras_bg.storage.local import LocalStorage
+
+__all__ = ["Durable", "Shipper"]
+
+_BLOCK_BYTES = 1 << 20
+_PINS = ".pins"
+
+
+@dataclass(frozen=True)
+class Durable:
+    """What survives the loss of this machine.
+
+    Attributes:
+        step: The newest step of which that is known; None if there is none.
+        since: When that became known, in seconds since 1970.
+    """
+
+    step: int | None = None
+    since: float | None = None
+
+
+class Shipper:
+    """Ships the checkpoints of one spool, and what goes with them.
+
+    Attributes:
+        durable: What is on the remote, verified.
+        skipped: Checkpoints that are damaged here, and are not shipped.
+    """
+
+    def __init__(
+        self,
+        spool: LocalStorage,
+        remote: Storage,
+        fence: Fence,
+        *,
+        keep_policy: KeepPolicy,
+        prefix: str = "checkpoints",
+        journals: tuple[str, ...] = ("metrics.jsonl",),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Takes both ends; nothing is read yet.
+
+        Args:
+            spool: The local end.
+            remote: The far end.
+            fence: Holds the far end for us.
+            keep_policy: What is kept at the far end; at ours the trainer sees
+                to it.
+            prefix: The folder of the checkpoints.
+            journals: Append-only files that belong to what is committed.
+            clock: Seconds since 1970.
+        """
+        self._spool, self._remote, self._fence = spool, remote, fence
+        self._here = CheckpointStore(spool, prefix=prefix)
+        self._there = CheckpointStore(remote, prefix=prefix)
+        self._keep_policy = keep_policy
+        self._prefix = prefix
+        self._pins = spool.directory / _PINS
+        self._journals = [
+            AppendedFile(spool.directory / name, remote, name)
+            for name in journals
+        ]
+        self._clock = clock
+        self._verified: dict[str, ObjectInfo] = {}
+        self._shipped: set[int] | None = None
+        self._damaged: dict[int, str] = {}
+        self.durable = Durable()
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Newest first."""
+        return tuple(
+            Skipped(step, self._damaged[step])
+            for step in sorted(self._damaged, reverse=True)
+        )
+
+    def begin(self) -> None:
+        """Looks at the far end, and clears up after shippers that died.
+
+        Raises:
+            StorageUnavailableError: If it cannot be read.
+        """
+        shutil.rmtree(self._pins, ignore_errors=True)
+        self._shipped = set(self._there.steps())
+        for step in sorted(self._shipped):
+            with contextlib.suppress(DamagedCheckpointError):
+                manifest = self._there.manifest(step)
+                if self._fence.hold.is_void(step, attempt=manifest.attempt):
+                    self._there.delete(step)
+                    self._shipped.discard(step)
+        self._there.sweep()
+
+    def due(self) -> list[int]:
+        """The steps to ship, the newest first."""
+        if self._shipped is None:
+            self.begin()
+        assert self._shipped is not None  # noqa: S101 - `begin` has set it
+        steps = [
+            step
+            for step in self._here.steps()
+            if step not in self._shipped and step not in self._damaged
+        ]
+        return sorted(steps, reverse=True)
+
+    def ship(self) -> bool:
+        """Ships the newest checkpoint that is due.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            RunHeldError: If the run is no longer ours.
+            StorageError: If it could not be shipped now.
+        """
+        for step in self.due():
+            try:
+                with self._pinned(step) as pinned:
+                    if pinned is None:
+                        continue  # Given up meanwhile.
+                    self._ship(pinned)
+            except DamagedCheckpointError as error:
+                self._damaged[step] = error.reason
+                continue
+            self._commit(step)
+            return True
+        return False
+
+    def ship_journals(self) -> bool:
+        """Ships what was reported since; returns whether there was any."""
+        return any([journal.ship() for journal in self._journals])
+
+    def vouch(self, step: int) -> None:
+        """Takes a step for durable that was verified when it was fetched."""
+        self._there.vouch(step)
+        self.durable = Durable(step, self._clock())
+
+    def _commit(self, step: int) -> None:
+        assert self._shipped is not None  # noqa: S101 - `due` was called
+        self._shipped.add(step)
+        self._there.vouch(step)
+        self.ship_journals()
+        head = self._fence.hold.head
+        if head.step is None or step > head.step:
+            manifest = self._there.manifest(step)
+            self._fence.publish(
+                type(head)(
+                    run_id=head.run_id,
+                    attempt=max(head.attempt, manifest.attempt),
+                    step=step,
+                    committed=manifest.created,
+                )
+            )
+        if self.durable.step is None or step >= self.durable.step:
+            self.durable = Durable(step, self._clock())
+        for given_up in self._there.retain(self._keep_policy):
+            self._shipped.discard(given_up)
+
+    def _ship(self, pinned: _Pinned) -> None:
+        manifest = pinned.manifest
+        self._fence.check()
+        for name, digest in pinned.digests():
+            self._ship_file(name, pinned.path(name), digest, manifest.step)
+        name = f"{self._directory(manifest.step)}/{MANIFEST}"
+        self._fence.check()  # Best effort; a take-over voids it all the same.
+        content = manifest.to_bytes()
+        try:
+            self._remote.create(name, [content])
+        except ObjectExistsError:
+            if not self._is_usable_there(manifest):
+                self._there.delete(manifest.step)
+                raise StorageUnavailableError(
+                    f"{name} was another attempt's, and is cleared away"
+                ) from None
+
+    def _is_usable_there(self, manifest: Manifest) -> bool:
+        """Whether the step's manifest there is one to go on from."""
+        try:
+            found = self._there.manifest(manifest.step)
+        except DamagedCheckpointError:
+            return False
+        if self._fence.hold.is_void(found.step, attempt=found.attempt):
+            return False
+        return found == manifest or self._there.looks_whole(found.step)
+
+    def _ship_file(
+        self, name: str, path: Path, digest: Digest, step: int
+    ) -> None:
+        if name in self._verified:
+            return
+        try:
+            found = self._remote.upload(name, path)
+        except ObjectExistsError:
+            found = self._remote.info(name)
+            if not self._is_as_written(found, digest):
+                self._remote.delete(name)  # Ours: no other has this name.
+                found = self._remote.upload(name, path)
+        if not self._is_as_written(found, digest):
+            with contextlib.suppress(ObjectNotFoundError):
+                self._remote.delete(name)
+            if _digest_of(path) != digest:
+                raise DamagedCheckpointError(
+                    step, reason=f"{name} is not what was written"
+                )
+            raise StorageUnavailableError(
+                f"{name!r} has not arrived as it was sent"
+            )
+        self._verified[name] = found
+
+    def _is_as_written(self, found: ObjectInfo, digest: Digest) -> bool:
+        """Whether what the far end says it has is what we wrote."""
+        if found.size_bytes != digest.size_bytes:
+            return False
+        if found.crc32c is not None:
+            return found.crc32c == digest.crc32c
+        hasher = Hasher()
+        for start in range(0, found.size_bytes, _BLOCK_BYTES):
+            hasher.update(
+                self._remote.read_range(found.name, start, _BLOCK_BYTES)
+            )
+        return hasher.digest() == digest
+
+    @contextlib.contextmanager
+    def _pinned(self, step: int) -> Iterator[_Pinned | None]:
+        """Holds the files of a step; None if it is gone."""
+        folder = self._pins / f"{self._prefix}-{step}"
+        try:
+            manifest = read_manifest(
+                self._spool, self._directory(step), step=step
+            )
+        except ObjectNotFoundError:
+            yield None
+            return
+        pinned = _Pinned(manifest, self._prefix, folder)
+        try:
+            pinned.take(self._spool.directory)
+        except FileNotFoundError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if self._spool.exists(f"{self._directory(step)}/{MANIFEST}"):
+                raise DamagedCheckpointError(
+                    step, reason=f"{error.filename} is missing"
+                ) from None
+            yield None
+            return
+        try:
+            yield pinned
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _directory(self, step: int) -> str:
+        return f"{self._prefix}/{step_directory(step)}"
+
+
+class _Pinned:
+    """The files that a checkpoint needs, under names of our own."""
+
+    def __init__(self, manifest: Manifest, prefix: str, folder: Path) -> None:
+        self.manifest = manifest
+        own = f"{prefix}/{step_directory(manifest.step)}"
+        self._digests: dict[str, Digest | None] = {
+            f"{prefix}/{step_directory(origin)}/{file}": None
+            for origin, file in sorted(manifest.origins)
+        }
+        for file, digest in manifest.files.items():
+            self._digests[f"{own}/{file}"] = digest
+        self._folder = folder
+        self._paths: dict[str, Path] = {}
+
+    def take(self, directory: Path) -> None:
+        """Links the files.
+
+        Raises:
+            FileNotFoundError: If one is missing.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name in self._digests:
+            path = self._folder / name.rpartition("/")[2]
+            try:
+                os.link(directory / name, path)
+            except FileNotFoundError:
+                raise
+            except OSError:  # No links here: it may vanish while it is sent.
+                path = directory / name
+                os.stat(path)
+            self._paths[name] = path
+
+    def path(self, name: str) -> Path:
+        """Where a file is."""
+        return self._paths[name]
+
+    def digests(self) -> Iterator[tuple[str, Digest]]:
+        """Each file's name, with what it has to be.
+
+        Of one that an earlier step has written, its own manifest may be gone.
+        """
+        for name, digest in self._digests.items():
+            yield name, digest or _digest_of(self.path(name))
+
+
+def _digest_of(path: Path) -> Digest:
+    hasher = Hasher()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            hasher.update(block)
+    return hasher.digest()
