@@ -73,6 +73,7 @@ class Shipper:
         keep_policy: KeepPolicy,
         prefix: str = "checkpoints",
         journals: tuple[str, ...] = ("metrics.jsonl",),
+        publishes: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Takes both ends; nothing is read yet.
@@ -85,6 +86,7 @@ class Shipper:
                 to it.
             prefix: The folder of the checkpoints.
             journals: Append-only files that belong to what is committed.
+            publishes: Whether `HEAD` names what is committed here.
             clock: Seconds since 1970.
         """
         self._spool, self._remote, self._fence = spool, remote, fence
@@ -92,6 +94,7 @@ class Shipper:
         self._there = CheckpointStore(remote, prefix=prefix)
         self._keep_policy = keep_policy
         self._prefix = prefix
+        self._publishes = publishes
         self._pins = spool.directory / _PINS
         self._journals = [
             AppendedFile(spool.directory / name, remote, name)
@@ -177,7 +180,7 @@ class Shipper:
         self._there.vouch(step)
         self.ship_journals()
         head = self._fence.hold.head
-        if head.step is None or step > head.step:
+        if self._publishes and (head.step is None or step > head.step):
             manifest = self._there.manifest(step)
             self._fence.publish(
                 type(head)(

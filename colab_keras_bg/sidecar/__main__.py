@@ -1,0 +1,63 @@
+"""`python -m colab_keras_bg.sidecar SPOOL`: started by a trainer, outlives it.
+
+Where it ships to, and what is kept there, the spool's orders say.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from colab_keras_bg.errors import BackgroundTrainingError
+from colab_keras_bg.sidecar import exchange
+from colab_keras_bg.sidecar.exchange import FOLDER, Orders, Report
+from colab_keras_bg.storage.lock import DirectoryLock
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Ships one spool; 0 if all is shipped, 1 if the run cannot be had."""
+    # What needs gRPC is not used here, and it takes ten megabytes.
+    sys.modules["grpc"] = None  # type: ignore[assignment]
+    from colab_keras_bg.sidecar.process import Sidecar
+    from colab_keras_bg.storage.urls import open_remote
+
+    # A kernel that is interrupted, or a terminal that closes, is not ours.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    spool = Path(sys.argv[1])
+    lock = DirectoryLock.acquire(
+        spool / FOLDER,
+        holder=f"sidecar {os.getpid()}",
+        patience_secs=3600.0,
+    )
+    try:
+        orders = exchange.read(spool, Orders) or Orders()
+        remote = open_remote(orders.url)
+        Sidecar(spool, remote.storage, traffic=remote.traffic).run()
+    except BackgroundTrainingError as error:
+        told = exchange.read(spool, Report) or Report()
+        exchange.write(
+            spool,
+            replace(
+                told,
+                phase="failed",
+                pid=os.getpid(),
+                beat=time.time(),
+                error=type(error).__name__,
+                message=str(error),
+            ),
+        )
+        return 1
+    finally:
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

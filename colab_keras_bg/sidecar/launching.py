@@ -1,0 +1,179 @@
+"""The trainer's end of a sidecar: starts it, watches it, waits for it.
+
+Invariant: nothing here touches a network, or waits for the sidecar while the
+training goes on. A sidecar that died is started again; one that says that the
+run is lost is believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from colab_keras_bg import errors
+from colab_keras_bg.errors import BackgroundTrainingError, StorageError
+from colab_keras_bg.sidecar import exchange
+from colab_keras_bg.sidecar.exchange import FOLDER, Orders, Report
+
+__all__ = ["LaunchedSidecar"]
+
+_POLL_SECS = 0.05
+_RESTART_SECS = 30.0
+# Told what is done, how many bytes of it are, and of how many.
+_Watch = Callable[[str, int, int], None]
+
+
+class LaunchedSidecar:
+    """A sidecar process that ships one spool."""
+
+    def __init__(
+        self,
+        spool: Path,
+        *,
+        url: str,
+        keep: dict[str, Any],
+        take_over: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Takes what it is to do; nothing is started yet.
+
+        Args:
+            spool: The local end; a folder that is there.
+            url: The run directory that it ships to.
+            keep: The arguments of `keep_policy`, for the far end.
+            take_over: Whether to take the run from one that lives.
+            clock: Seconds that only grow.
+        """
+        self._spool = spool
+        self._orders = Orders(url=url, keep=keep, take_over=take_over)
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+
+    def start(self) -> None:
+        """Starts it, in a session of its own.
+
+        Raises:
+            OSError: If the spool cannot be written.
+        """
+        exchange.write(self._spool, self._orders)
+        package = Path(errors.__file__).parents[1]
+        paths = [os.environ.get("PYTHONPATH", ""), str(package)]
+        with (self._spool / FOLDER / "sidecar.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                # -P: a file of the user's is not to be taken for a module.
+                [
+                    *(sys.executable, "-P", "-m", "colab_keras_bg.sidecar"),
+                    str(self._spool),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                },
+                start_new_session=True,
+            )
+        self._started = self._clock()
+
+    def report(self) -> Report | None:
+        """What it last said; None before it has said anything."""
+        found = exchange.read(self._spool, Report)
+        if found is None or self._process is None:
+            return found
+        return found if found.pid == self._process.pid else None
+
+    def wait_until_ready(self, watch: _Watch) -> Report:
+        """Returns when the run is ours and the spool has what it needs.
+
+        Args:
+            watch: Told how far it has come.
+
+        Raises:
+            BackgroundTrainingError: What the sidecar has found.
+        """
+        shown = None
+        while True:
+            ended = self._has_ended()
+            found = self.report()
+            if found is not None:
+                if found.progress and found.progress != shown:
+                    shown = found.progress
+                    watch(*found.progress)
+                if found.phase in ("shipping", "drained"):
+                    return found
+                if found.phase == "failed":
+                    raise _error_of(found)
+            if ended:
+                raise StorageError(
+                    "The sidecar, which ships the run, has ended at its start."
+                    f" What it wrote is in {self._spool / FOLDER}/sidecar.log:"
+                    f" {self._last_words()}"
+                )
+            time.sleep(_POLL_SECS)
+
+    def look_after(self) -> Report | None:
+        """Starts it again if it has died; returns what it last said.
+
+        Raises:
+            RunHeldError: If another has taken the run over.
+        """
+        ended = self._has_ended()
+        found = self.report()
+        if found is not None and found.phase == "failed":
+            if found.error == errors.RunHeldError.__name__:
+                raise _error_of(found)
+            found = replace(found, problem=found.message)
+        if ended and self._clock() - self._started > _RESTART_SECS:
+            with contextlib.suppress(OSError):
+                self.start()
+        return found
+
+    def finish(self, *, patience_secs: float, watch: _Watch) -> Report | None:
+        """Has all that there is shipped, and waits for it.
+
+        Args:
+            patience_secs: How long to wait at most.
+            watch: Told how far it has come.
+
+        Returns:
+            What it last said: `"drained"` if all is durable.
+
+        Raises:
+            RunHeldError: If another has taken the run over.
+            OSError: If the spool cannot be written.
+        """
+        self._orders = replace(self._orders, finish=True)
+        exchange.write(self._spool, self._orders)
+        begun = self._clock()
+        while self._clock() - begun < patience_secs:
+            found = self.look_after()
+            if found is not None and found.phase == "drained":
+                return found
+            time.sleep(_POLL_SECS)
+        return self.report()
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _last_words(self) -> str:
+        path = self._spool / FOLDER / "sidecar.log"
+        with contextlib.suppress(OSError):
+            return path.read_bytes()[-500:].decode(errors="replace")
+        return ""
+
+
+def _error_of(report: Report) -> BackgroundTrainingError:
+    """The error that a sidecar has told of, as far as a text can be one."""
+    kind = getattr(errors, str(report.error), StorageError)
+    error: BackgroundTrainingError = kind.__new__(kind)
+    Exception.__init__(error, report.message)
+    return error
