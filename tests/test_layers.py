@@ -62,7 +62,12 @@ DOORS = {
         "storage/gcs_errors.py",
         "storage/gcs_parts.py",
     ],
-    "google_crc32c": ["checkpoint/hashing.py", "sidecar/", "storage/"],
+    "google_crc32c": [
+        "checkpoint/hashing.py",
+        "sidecar/",
+        "storage/",
+        "testing/loopback_gcs/",
+    ],
     "jax": ["training_state/jax.py"],
     "keras": ["callbacks/", "data/", "digits/", "training_state/"],
     "ml_dtypes": ["checkpoint/tensors.py"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,10 @@ from colab_keras_bg.errors import (
     UsageError,
 )
 from colab_keras_bg.storage import LocalStorage, MemoryStorage, Storage
+from colab_keras_bg.storage.gcs import GcsStorage
 from colab_keras_bg.storage.interface import ObjectInfo, check_prefix
+from colab_keras_bg.storage.retrying import RetryingStorage
+from colab_keras_bg.testing.loopback_gcs import LoopbackGcs
 
 BAD_NAMES = (
     "",
@@ -63,13 +67,30 @@ GOOD_NAMES = (
 )
 
 
-@pytest.fixture(params=["memory", "local", "local without hard links"])
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[LoopbackGcs]:
+    """A service that is like Google's."""
+    with LoopbackGcs(buckets=["bucket"]) as server:
+        yield server
+
+
+@pytest.fixture(
+    params=["memory", "local", "local without hard links", "gcs", "retrying"]
+)
 def storage(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    gcs: LoopbackGcs,
 ) -> Storage:
     """One of the storages, empty."""
+    if request.param in ("gcs", "retrying"):
+        storage = GcsStorage(
+            "bucket", f"runs/{secrets.token_hex(8)}", endpoint=gcs.url
+        )
+        if request.param == "gcs":
+            return storage
+        return RetryingStorage(storage)
     if request.param == "memory":
         return MemoryStorage()
     if "without" in request.param:
