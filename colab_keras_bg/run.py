@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from colab_keras_bg.checkpoint.keeping import keep_policy
 from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
-from colab_keras_bg.errors import RunHeldError, UsageError
+from colab_keras_bg.errors import RunHeldError, StorageError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.journal.metrics import METRICS, MetricsJournal
@@ -235,7 +235,12 @@ class Run:
             self._state = "ended"
         self._heartbeat.stop()
         if not self._supervised:
-            self._directory.end_attempt(reason=reason, exit_status=exit_status)
+            try:
+                self._directory.end_attempt(
+                    reason=reason, exit_status=exit_status
+                )
+            except StorageError as error:
+                say(f"how this attempt ended could not be recorded: {error}")
         self._directory.release()
         _open_runs.pop(self.path, None)
         atexit.unregister(self._at_exit)
@@ -250,10 +255,14 @@ class Run:
             reason: Why, in words.
         """
         self._state = "done"
-        if not self._supervised:
+        if self._supervised:
+            return
+        try:
             self._directory.mark_done(
                 step=self._step, reason=reason, command=self._command
             )
+        except StorageError as error:
+            say(f"that the run is done could not be recorded: {error}")
 
     def training_begins(self) -> None:
         """Records that there is something to do after all."""
@@ -275,7 +284,7 @@ class Run:
         self.at_step(step, epoch=epoch)
         self.saves.begin_at(step)
         if not reports_follow:
-            self._metrics.cut_back(step)
+            self.saves.cut_back(step)
             self._directory.went_on_from(step)
 
     def at_step(self, step: int, *, epoch: int) -> None:

@@ -191,6 +191,9 @@ class RunDirectory:
         self.storage.sweep()
         self.checkpoints.sweep()
         self.finals.sweep()
+        lost = set(self.head.steps) - set(self.checkpoints.steps())
+        for step in sorted(lost):
+            say(f"the checkpoint of step {step} was kept, and is gone")
         self.attempt = self._number()
         self.attempts.write(
             Attempt(
@@ -214,21 +217,33 @@ class RunDirectory:
             )
         self.publish(step=self.head.step, committed=self.head.committed)
 
-    def publish(self, *, step: int | None, committed: float | None) -> None:
+    def publish(
+        self,
+        *,
+        step: int | None,
+        committed: float | None,
+        steps: Sequence[int] | None = None,
+        reports: tuple[int, str] | None = None,
+    ) -> None:
         """Writes HEAD.
 
         Args:
             step: The newest committed step; None if there is none.
             committed: When that was, in seconds since 1970.
+            steps: All that are kept; those that there are if None.
+            reports: See `Head`; as they were if None.
 
         Raises:
             StorageError: If it cannot be written.
         """
+        kept = self.checkpoints.steps() if steps is None else steps
         self.head = Head(
             run_id=self.head.run_id,
             attempt=self.attempt,
             step=step,
             committed=committed,
+            steps=tuple(kept),
+            reports=reports or self.head.reports,
         )
         self.head.write(self.storage)
 

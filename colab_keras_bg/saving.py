@@ -22,6 +22,7 @@ from colab_keras_bg.errors import (
     NoUsableCheckpointError,
     Skipped,
     StepExistsError,
+    StorageError,
 )
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.metrics import MetricsJournal
@@ -64,6 +65,8 @@ class Saves:
         self._keep_policy = keep_policy
         self._clock = clock
         self._saver = BackgroundSaver(clock=clock)
+        # What was given to it and may not be there yet.
+        self._submitted: list[Commit] = []
         self._last = (0, clock())
         self._cost = SaveCost(clock=clock)
         self._overdue = self._wanted = False
@@ -165,23 +168,29 @@ class Saves:
         if step == self._last[0] and self.problem is None:
             return  # It is committed, or where the training went on.
         self.begin_at(step)
-        checkpoints, policy = self._directory.checkpoints, self._keep_policy
+        checkpoints = self._directory.checkpoints
         metrics = _numbers(measured or {})
+        replaced = self._saver.waiting
+        self._submitted = [
+            *(c for c in self._submitted if c.step != replaced),
+            Commit(step, time.time(), metrics),
+        ]
 
         def commit() -> None:
-            self._metrics.sync()
+            reports = self._metrics.sync()
             manifest = checkpoints.save(
                 step,
                 attempt=self._directory.attempt,
                 tensors=tensors,
                 state=state,
                 metrics=metrics,
-                make_room=lambda: checkpoints.retain(
-                    policy, coming=Commit(step, time.time(), metrics)
+                make_room=lambda: self._give_up(
+                    coming=Commit(step, time.time(), metrics)
                 ),
             )
-            self._directory.publish(step=step, committed=manifest.created)
-            checkpoints.retain(policy)
+            self._give_up(
+                step=step, committed=manifest.created, reports=reports
+            )
             self._find_best()
 
         self._saver.submit(step, commit)
@@ -214,9 +223,7 @@ class Saves:
                     attempt=self._directory.attempt,
                     tensors=tensors,
                     state=state,
-                    make_room=lambda: self._directory.checkpoints.retain(
-                        self._keep_policy
-                    ),
+                    make_room=self._give_up,
                 )
             _drop_older(finals, step, fit=state["position"]["fit"])
 
@@ -234,16 +241,59 @@ class Saves:
         """Returns when no save is in flight."""
         self._collect(None, self._saver.take_outcomes(wait=True))
 
+    def cut_back(self, step: int) -> None:
+        """Drops the reports from beyond a step.
+
+        Args:
+            step: Where the training goes on.
+        """
+        if self._metrics.cut_back(step):
+            head = self._directory.head
+            self._directory.publish(
+                step=head.step,
+                committed=head.committed,
+                reports=self._metrics.sync(),
+            )
+
     def delete_all(self) -> None:
         """Deletes all checkpoints of the run, and nothing else."""
         self.wait()
+        self._directory.publish(step=None, committed=None, steps=())
         for store in (self._directory.checkpoints, self._directory.finals):
             for step in store.steps():
                 store.delete(step)
-        self._directory.publish(step=None, committed=None)
+
+    def _give_up(
+        self, *, coming: Commit | None = None, **published: Any
+    ) -> None:
+        """Deletes what the policy does not keep, once HEAD names the rest.
+
+        Args:
+            coming: A checkpoint to be thought of as there already.
+            **published: What HEAD is to say; as it was if nothing.
+        """
+        directory = self._directory
+        checkpoints = directory.checkpoints
+        doomed = checkpoints.superfluous(self._keep_policy, coming=coming)
+        if doomed or published:
+            head = directory.head
+            steps = {commit.step for commit in checkpoints.commits()}
+            directory.publish(
+                **{
+                    "step": head.step,
+                    "committed": head.committed,
+                    **published,
+                    "steps": sorted(steps - set(doomed)),
+                }
+            )
+        for step in doomed:
+            checkpoints.give_up(step)
 
     def _collect(self, step: int | None, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
+            self._submitted = [
+                c for c in self._submitted if c.step != outcome.step
+            ]
             if outcome.error is None:
                 self._cost.ended(step, took_secs=outcome.took_secs)
                 self.problem = None
@@ -280,9 +330,18 @@ class Saves:
                 "one of these as `monitor`, or give fit validation_data"
             )
         coming = Commit(step, time.time(), _numbers(measured))
-        return self._keep_policy.wants(
-            coming, self._directory.checkpoints.commits()
-        )
+        try:
+            there = self._directory.checkpoints.commits()
+        except StorageError as error:
+            say(f"whether step {step} is a best one cannot be told: {error}")
+            return False
+        known = {commit.step for commit in there}
+        to_be = [c for c in self._submitted if c.step not in known]
+        if not self._keep_policy.wants(coming, [*there, *to_be]):
+            return False
+        # Only one can wait; what waits and is better is not given up.
+        waiting = [c for c in to_be if c.step == self._saver.waiting]
+        return all(self._keep_policy.prefers(coming, c) for c in waiting)
 
 
 def _numbers(measured: Mapping[str, Any]) -> dict[str, float]:

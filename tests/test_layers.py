@@ -63,6 +63,7 @@ DOORS = {
         "storage/gcs_parts.py",
     ],
     "google_crc32c": [
+        "journal/metrics.py",
         "checkpoint/hashing.py",
         "sidecar/",
         "storage/",

@@ -22,8 +22,10 @@ from colab_keras_bg.training_state import (
     snapshot,
 )
 from colab_keras_bg.training_state.callback_states import CallbackStates
-from colab_keras_bg.training_state.plain import plain, told
+from colab_keras_bg.training_state.derived import derive
+from colab_keras_bg.training_state.plain import plain
 from colab_keras_bg.training_state.position import Position
+from colab_keras_bg.training_state.told_history import ToldHistory
 from colab_keras_bg.training_state.variables import training_variables
 
 __all__ = ["Contents"]
@@ -62,6 +64,7 @@ class Contents:
         self._agreement = agreement
         self.callbacks = CallbackStates(())
         self._known: _Known | None = None
+        self._history, self._reports = ToldHistory(), ToldHistory()
         self._looks = 0
         self._listed: tuple[int, ...] = ()
         self._config = model_config.described(model)
@@ -139,8 +142,12 @@ class Contents:
             "data": data,
             "validation": validation,
             "history": {
-                "epoch": plain(history.epoch if history else []),
-                "values": told(history.history if history else {}),
+                **self._history.told(
+                    {"epoch": history.epoch if history else []}
+                ),
+                "values": self._reports.told(
+                    history.history if history else {}
+                ),
             },
             "random": random_state.capture(),
             "build": known.described,
@@ -164,6 +171,7 @@ class Contents:
             },
             found.tensors,
         )
+        derive(self._model)
 
     def _seen(self) -> tuple[int, ...]:
         """What Keras itself lists of variables, to see whether it changes."""

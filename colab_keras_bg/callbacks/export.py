@@ -77,7 +77,7 @@ def export(
     target.parent.mkdir(parents=True, exist_ok=True)
     # Under another name first; Keras goes by how a name ends.
     unfinished = target.with_name(
-        f"unfinished-{uuid.uuid4().hex}-{target.name}"
+        f"unfinished-{uuid.uuid4().hex}.{target.name}"
     )
     try:
         _write(model, unfinished, kind)
@@ -98,7 +98,7 @@ def _kind(target: Path) -> str:
             f"{target} exists already, and is not overwritten: give another "
             "name, or move it away."
         )
-    if target.name.endswith(".weights.h5"):
+    if target.name == "weights.h5" or target.name.endswith(".weights.h5"):
         return "weights"
     if target.suffix == ".keras":
         return "keras"

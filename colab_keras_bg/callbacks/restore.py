@@ -12,10 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from colab_keras_bg.checkpoint.store import Checkpoint
-from colab_keras_bg.errors import NoUsableCheckpointError, UsageError
+from colab_keras_bg.errors import (
+    DamagedCheckpointError,
+    NoUsableCheckpointError,
+    UsageError,
+)
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.training_state import snapshot
+from colab_keras_bg.training_state.derived import derive
 from colab_keras_bg.training_state.variables import training_variables
 
 __all__ = ["chosen_checkpoint", "put_in", "restore"]
@@ -99,15 +104,14 @@ def put_in(
         if (difference := _difference(key, variables[key], found)) is not None
     ]
     if wrong:
-        more = len(wrong) - _SHOWN
         raise UsageError(
             f"Step {found.step} of {where} does not fit the model:\n  "
-            + "\n  ".join(wrong[:_SHOWN])
-            + (f"\n  and {more} more" if more > 0 else "")
+            + "\n  ".join(wrong)
             + "\nNothing was changed. Leave them out by skip=..., or build "
             "the model as it was."
         )
     snapshot.assign(variables, found.tensors, keys=chosen)
+    derive(model)
 
 
 def _refuse_unbuilt(model: Any) -> None:
@@ -164,14 +168,26 @@ def chosen_checkpoint(directory: RunDirectory, step: int | None) -> Checkpoint:
         raise UsageError(f"There is no run in {directory.path}.")
     finals, checkpoints = directory.finals, directory.checkpoints
     if step is not None:
-        store = finals if step in finals.steps() else checkpoints
-        return store.load(step)
-    newest = checkpoints.latest()
+        if step in finals.steps():
+            try:
+                return finals.load(step)
+            except DamagedCheckpointError as error:
+                if step not in checkpoints.steps():
+                    raise
+                say(f"what the fit left is passed over: {error}")
+        return checkpoints.load(step)
     try:
         final = finals.latest()
     except NoUsableCheckpointError as error:
         say(str(error.skipped[0]))
         final = None
+    try:
+        newest = checkpoints.latest()
+    except NoUsableCheckpointError as error:
+        if final is None:
+            raise
+        say(str(error.skipped[0]))
+        newest = None
     if final is not None and (newest is None or final.step >= newest.step):
         return final
     if newest is None:

@@ -51,6 +51,12 @@ class BackgroundSaver:
         """Whether a save is in flight, or its outcome not yet taken."""
         return self._thread is not None
 
+    @property
+    def waiting(self) -> int | None:
+        """The step of the save that waits for the one in flight."""
+        waiting = self._waiting
+        return None if waiting is None else waiting[0]
+
     def submit(self, step: int, save: Callable[[], Any]) -> None:
         """Starts a save, or has it wait for the one in flight.
 
@@ -59,19 +65,12 @@ class BackgroundSaver:
         Args:
             step: The step that is saved.
             save: Does it. May raise.
-
-        Raises:
-            RuntimeError: If no thread can be started.
         """
         with self._lock:
             self._waiting = step, save
             if self._thread is not None and self._thread.is_alive():
                 return
-        try:
-            self._start()
-        except RuntimeError:
-            self._waiting = None
-            raise
+        self._start()
 
     def take_outcomes(self, *, wait: bool = False) -> list[Outcome]:
         """The outcomes of the saves that have ended since the last call.
@@ -80,10 +79,11 @@ class BackgroundSaver:
             wait: Whether to wait for the one in flight, and the one waiting.
         """
         thread = self._thread
-        if thread is None or (thread.is_alive() and not wait):
-            return []
-        thread.join()
-        self._thread = None
+        if thread is not None:
+            if thread.is_alive() and not wait:
+                return []
+            thread.join()
+            self._thread = None
         outcomes, self._outcomes = self._outcomes, []
         if self._waiting is None:
             return outcomes
@@ -94,8 +94,14 @@ class BackgroundSaver:
         thread = threading.Thread(
             target=self._work, name="checkpoint-save", daemon=False
         )
-        thread.start()
-        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError as error:  # The system has no more threads.
+            if self._waiting is not None:
+                step, self._waiting = self._waiting[0], None
+                self._outcomes.append(Outcome(step, 0.0, error))
+        else:
+            self._thread = thread
 
     def _work(self) -> None:
         while True:

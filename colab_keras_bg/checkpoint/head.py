@@ -7,7 +7,7 @@ that names a step which is gone means that a checkpoint was lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,18 @@ class Head:
         attempt: The attempt that may write.
         step: The newest committed step; None before the first commit.
         committed: When that was, in seconds since 1970.
+        steps: The committed steps that are kept. Written before what is given
+            up is deleted: whichever is gone was lost.
+        reports: How many bytes of reports there were at that commit, and
+            their crc32c as 8 hexadecimal digits.
     """
 
     run_id: str
     attempt: int
     step: int | None = None
     committed: float | None = None
+    steps: Sequence[int] = ()
+    reports: tuple[int, str] = (0, "00000000")
 
     def write(self, storage: Storage) -> None:
         """Publishes it.
@@ -72,9 +78,18 @@ class Head:
                 raise DamagedRecordError(HEAD, reason="it names no attempt")
         if not (step is None or (type(step) is int and step >= 0)):
             raise DamagedRecordError(HEAD, reason=f"its step is {step!r:.80}")
+        match record.get("reports"):
+            case [int(size_bytes), str(crc32c)]:
+                reports = size_bytes, crc32c
+            case _:
+                reports = 0, "00000000"
         return cls(
             run_id=run_id,
             attempt=attempt,
             step=step,
             committed=committed if isinstance(committed, float) else None,
+            steps=tuple(
+                one for one in record.get("steps") or () if type(one) is int
+            ),
+            reports=reports,
         )

@@ -35,8 +35,6 @@ __all__ = ["Inventory"]
 
 # Smaller tensors are written again: a reference is not much shorter.
 _LEAST_BYTES = 1024
-# Of a file, so much at least must still be needed: the rest is kept with it.
-_LEAST_SHARE = 0.5
 
 
 class Inventory:
@@ -173,10 +171,18 @@ class Inventory:
                 place = base.references.get(key, own)
                 places.setdefault(place, []).append(key)
         references: dict[str, tuple[int, str]] = {}
-        for place, keys in places.items():
-            needed = sum(tensors[key].size_bytes for key in keys)
-            if needed >= _LEAST_SHARE * self._size_of(place):
-                references |= dict.fromkeys(keys, place)
+        # What a file holds besides is kept with it: in all, no more than the
+        # state itself is large. The files that are needed most come first.
+        spare: float = sum(tensor.size_bytes for tensor in tensors.values())
+        sizes = {place: self._size_of(place) for place in places}
+        needed = {
+            place: sum(tensors[key].size_bytes for key in keys)
+            for place, keys in places.items()
+        }
+        for place in sorted(places, key=lambda p: sizes[p] - needed[p]):
+            spare -= sizes[place] - needed[place]
+            if spare >= 0:
+                references |= dict.fromkeys(places[place], place)
         for key in references:
             tensors[key].release()
         return hashes, references

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from colab_keras_bg.checkpoint.policies import secs_of
 from colab_keras_bg.errors import UsageError
@@ -57,6 +57,18 @@ class KeepPolicy(ABC):
     def best(self, commits: Sequence[Commit]) -> str | None:
         """The best of them, for people; None if it keeps none as such."""
         return None
+
+    def prefers(self, coming: Commit, waiting: Commit) -> bool:
+        """Which of two to save if only one can be.
+
+        Args:
+            coming: What could be saved now.
+            waiting: What was to be saved.
+
+        Returns:
+            Whether `coming` is to be.
+        """
+        return True
 
     def wants(self, coming: Commit, commits: Sequence[Commit]) -> bool:
         """Whether a save is due for what it measured, whatever the time.
@@ -146,6 +158,10 @@ class KeepBest(KeepPolicy):
         older = [commit for commit in commits if commit.step != coming.step]
         return coming.step in self.kept([*older, coming])
 
+    def prefers(self, coming: Commit, waiting: Commit) -> bool:
+        """See `KeepPolicy.prefers`: the better one."""
+        return replace(self, count=1).wants(coming, [waiting])
+
     def best(self, commits: Sequence[Commit]) -> str | None:
         """See `KeepPolicy.best`."""
         for best in self.ranked(commits):
@@ -184,6 +200,10 @@ class KeepAnyOf(KeepPolicy):
         """See `KeepPolicy.best`."""
         told = [policy.best(commits) for policy in self.policies]
         return ", ".join(text for text in told if text) or None
+
+    def prefers(self, coming: Commit, waiting: Commit) -> bool:
+        """See `KeepPolicy.prefers`."""
+        return all(policy.prefers(coming, waiting) for policy in self.policies)
 
     def wants(self, coming: Commit, commits: Sequence[Commit]) -> bool:
         """See `KeepPolicy.wants`."""

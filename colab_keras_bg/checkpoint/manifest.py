@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from colab_keras_bg.checkpoint.hashing import Digest, content_hash
@@ -68,7 +68,11 @@ class Manifest:
         Raises:
             ValueError: If it holds more than can be read back.
         """
-        body = {"format": FORMAT, **asdict(self)}
+        body = {
+            "format": FORMAT,
+            **vars(self),
+            "files": {name: vars(one) for name, one in self.files.items()},
+        }
         body["xxh3_128"] = content_hash(_canonical(body))
         content = _canonical(body)
         if len(content) > MAX_BYTES:
@@ -191,5 +195,8 @@ def _hash(value: Any, *, digits: int) -> str:
 
 
 def _canonical(body: Mapping[str, Any]) -> bytes:
-    text = json.dumps(body, sort_keys=True, indent=1, allow_nan=False)
+    # Without an indent, which the quick encoder does not know.
+    text = json.dumps(
+        body, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
     return text.encode() + b"\n"

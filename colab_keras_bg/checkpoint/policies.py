@@ -113,13 +113,14 @@ class Auto(SavePolicy):
     higher order estimate of the optimum checkpoint interval", 2006. It is at
     most `max_loss_secs`, but never so short that saving costs the training
     more than `max_overhead` of its time, or keeps the disk busy for more than
-    `max_busy` of it. The first save comes early, to be measured.
+    `max_busy` of it, which a save would need that takes longer than half of
+    `max_loss_secs`. The first save comes early, to be measured.
     """
 
     max_overhead: float = 0.01
     max_loss_secs: float = 60.0
     mtbf_secs: float = 4 * 3600.0
-    max_busy: float = 0.1
+    max_busy: float = 0.5
     first_secs: float = 5.0
 
     def interval_secs(self, progress: Progress) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +39,7 @@ __all__ = [
 Watch = Callable[[str, int, int], None]
 
 _MOST_THREADS = 8
+_GROUP_BYTES, _GROUP_KEYS = 4 << 20, 512  # Of what a thread takes at once.
 _CHANGED = "it does not have the content it was written with (its hash differs)"
 
 
@@ -237,21 +238,41 @@ def _changed(
     if watch is not None:
         watch(what, 0, total)
 
-    def is_changed(key: str) -> bool:
-        return safetensors.hash_of_view(views[key]) != manifest.tensors[key]
+    def first_changed(keys: Sequence[str]) -> str | None:
+        for key in keys:
+            if safetensors.hash_of_view(views[key]) != manifest.tensors[key]:
+                return key
+        return None
 
+    groups = list(_groups(views))
     # Hashing lets go of the interpreter, and so does waiting for the disk.
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for key, changed in zip(
-            views, pool.map(is_changed, views), strict=True
+        for keys, changed in zip(
+            groups, pool.map(first_changed, groups), strict=True
         ):
-            if changed:
+            if changed is not None:
                 pool.shutdown(cancel_futures=True)
-                return key
-            done += views[key].nbytes
+                return changed
+            done += sum(views[key].nbytes for key in keys)
             if watch is not None:
                 watch(what, done, total)
     return None
+
+
+def _groups(
+    views: Mapping[str, np.ndarray[Any, Any]],
+) -> Iterator[list[str]]:
+    """The keys in groups, each worth handing to a thread."""
+    keys: list[str] = []
+    size_bytes = 0
+    for key, view in views.items():
+        keys.append(key)
+        size_bytes += view.nbytes
+        if size_bytes >= _GROUP_BYTES or len(keys) >= _GROUP_KEYS:
+            yield keys
+            keys, size_bytes = [], 0
+    if keys:
+        yield keys
 
 
 def _state(manifest: Manifest, content: memoryview) -> dict[str, Any]:

@@ -277,10 +277,10 @@ class CheckpointStore:
         kept = inventory.in_use()
         self._discard([name for name in doomed if not kept(name)])
 
-    def retain(
+    def superfluous(
         self, policy: KeepPolicy, *, coming: Commit | None = None
     ) -> list[int]:
-        """Deletes what a policy does not keep. Only for the one writer.
+        """What a policy does not keep, oldest first. For the one writer.
 
         Args:
             policy: What to keep.
@@ -288,10 +288,9 @@ class CheckpointStore:
 
         The two newest checkpoints that verify always stay, whatever the
         policy says: the newest, and one to fall back to. As long as there are
-        no two, nothing is deleted. Returns the steps deleted, oldest first.
+        no two, all stay.
 
         Raises:
-            StorageError: If one cannot be deleted.
             StorageUnavailableError: If one cannot be read.
         """
         steps = self._inventory.steps()
@@ -301,12 +300,28 @@ class CheckpointStore:
             return []
         commits = self._inventory.commits()
         kept = policy.kept([*commits, coming] if coming else commits)
-        deleted = []
-        for step in sorted(set(steps) - kept - whole):
-            with contextlib.suppress(StepNotFoundError):  # Another did.
-                self.delete(step)
-                deleted.append(step)
-        return deleted
+        return sorted(set(steps) - kept - whole)
+
+    def retain(self, policy: KeepPolicy) -> list[int]:
+        """Deletes what a policy does not keep; returns the steps deleted.
+
+        Raises:
+            StorageError: If one cannot be deleted.
+            StorageUnavailableError: If one cannot be read.
+        """
+        doomed = self.superfluous(policy)
+        return [step for step in doomed if self.give_up(step)]
+
+    def give_up(self, step: int) -> bool:
+        """Deletes a step; returns whether it was there.
+
+        Raises:
+            StorageError: If it cannot be deleted.
+        """
+        with contextlib.suppress(StepNotFoundError):  # Another did.
+            self.delete(step)
+            return True
+        return False
 
     def vouch(self, step: int) -> None:
         """Takes a step as verified: it was, when it was written here."""

@@ -191,6 +191,7 @@ def parse(file: memoryview) -> dict[str, np.ndarray[Any, Any]]:
             bytes(file[8 : 8 + header_bytes]), object_pairs_hook=_unique
         )
         entries.pop(_METADATA, None)
+        "".join(entries).encode()  # A name has to be text.
         placed = sorted(
             (tuple(entry["data_offsets"]), key, entry)
             for key, entry in entries.items()

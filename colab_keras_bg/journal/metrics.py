@@ -13,7 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["METRICS", "MetricsJournal", "damaged_lines", "read_metrics"]
+import google_crc32c
+
+__all__ = [
+    "METRICS",
+    "MetricsJournal",
+    "crc32c_of",
+    "damaged_lines",
+    "read_metrics",
+]
 
 METRICS = "metrics.jsonl"
 
@@ -29,6 +37,7 @@ class MetricsJournal:
         """
         self._path = path
         self._ends_whole = False
+        self._summed = (0, 0)
 
     def append(self, report: Mapping[str, Any]) -> None:
         """Adds a line.
@@ -55,10 +64,23 @@ class MetricsJournal:
                 os.ftruncate(file.fileno(), start)
                 raise OSError(f"only {written} of {len(line)} bytes written")
 
-    def sync(self) -> None:
-        """Returns when all reports so far will survive a power cut."""
+    def sync(self) -> tuple[int, str]:
+        """Returns when all reports so far will survive a power cut.
+
+        Returns:
+            How many bytes they are, and their crc32c as 8 hexadecimal digits.
+        """
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as f:
             os.fsync(f.fileno())
+            size_bytes, crc32c = self._summed
+            f.seek(size_bytes)  # Each report is read once.
+            added = f.read()
+            self._summed = (
+                size_bytes + len(added),
+                google_crc32c.extend(crc32c, added),
+            )
+        size_bytes, crc32c = self._summed
+        return size_bytes, f"{crc32c:08x}"
 
     def cut_back(self, step: int) -> int:
         """Drops reports from beyond a step, and what else is behind it.
@@ -69,6 +91,7 @@ class MetricsJournal:
         Returns:
             How many lines were dropped.
         """
+        self._summed = (0, 0)
         try:
             file = self._path.open("r+b")
         except FileNotFoundError:
@@ -106,6 +129,21 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
             report = _parsed(line)
             if report is not None:
                 yield report
+
+
+def crc32c_of(path: Path, size_bytes: int) -> str | None:
+    """The crc32c of the first bytes of a metrics file.
+
+    Args:
+        path: The file.
+        size_bytes: How many; None is returned if it has fewer.
+    """
+    content = b""
+    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+        content = file.read(size_bytes)
+    if len(content) < size_bytes:
+        return None
+    return f"{google_crc32c.value(content):08x}"
 
 
 def damaged_lines(path: Path) -> Iterator[int]:

@@ -20,7 +20,11 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.journal.attempts import record_name
 from colab_keras_bg.journal.heartbeat import STATUS
-from colab_keras_bg.journal.metrics import METRICS, damaged_lines
+from colab_keras_bg.journal.metrics import (
+    METRICS,
+    crc32c_of,
+    damaged_lines,
+)
 from colab_keras_bg.run_directory import DONE, RUN, RunDirectory
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
@@ -104,17 +108,38 @@ def _damaged_records(directory: RunDirectory) -> Iterator[str]:
                 yield f"{record_name(number)}: it is gone"
     for number in damaged_lines(directory.path / METRICS):
         yield f"{METRICS} line {number}: it is not a report"
+    yield from _lost_reports(directory)
 
 
 def _missing(storage: Storage, store: CheckpointStore) -> Iterator[str]:
-    """A commit that HEAD names and that is not there."""
+    """Commits that HEAD names and that are not there."""
     try:
         head = Head.read(storage)
     except DamagedRecordError:
         return  # Listed already.
-    if head is None or head.step is None:
-        return
-    if head.step > max(store.steps(), default=-1):
-        head = Head.read(storage)  # The run may have gone on meanwhile.
-        if head and head.step and head.step > max(store.steps(), default=-1):
-            yield f"checkpoint of step {head.step}: it is gone"
+    gone = _gone(head, store)
+    if gone:  # The run may have gone on meanwhile.
+        gone &= _gone(Head.read(storage), store)
+    for step in sorted(gone):
+        yield f"checkpoint of step {step}: it is gone"
+
+
+def _gone(head: Head | None, store: CheckpointStore) -> set[int]:
+    """What HEAD names of steps, and is not there."""
+    named = set(head.steps) if head else set()
+    if head is not None and head.step is not None:
+        named.add(head.step)
+    return named - set(store.steps())
+
+
+def _lost_reports(directory: RunDirectory) -> Iterator[str]:
+    """Reports that were there at the last commit, and are not as they were."""
+    try:
+        head = Head.read(directory.storage)
+    except DamagedRecordError:
+        return  # Listed already.
+    size_bytes, crc32c = head.reports if head else (0, "")
+    found = crc32c_of(directory.path / METRICS, size_bytes)
+    if size_bytes and found != crc32c and Head.read(directory.storage) == head:
+        lack = "shorter than" if found is None else "not what"
+        yield f"{METRICS}: it is {lack} it was at the last commit"

@@ -13,7 +13,6 @@ clocks agree is not relied on: a heartbeat that seems fresh is watched.
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,12 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.storage.interface import Storage
-from colab_keras_bg.storage.records import DamagedRecordError
+from colab_keras_bg.storage.records import (
+    DamagedRecordError,
+    decode,
+    encode,
+    read_record,
+)
 
 __all__ = ["Fence", "Hold"]
 
@@ -110,7 +114,7 @@ class Hold:
             "claim": self.claim,
             "fences": [list(fence) for fence in self.fences],
         }
-        return json.dumps(body, indent=1).encode() + b"\n"
+        return encode(HEAD, body)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Hold:
@@ -119,12 +123,7 @@ class Hold:
         Raises:
             DamagedRecordError: If that is not what we write.
         """
-        try:
-            body = json.loads(content)
-        except (ValueError, RecursionError):
-            raise DamagedRecordError(HEAD, reason="it is not JSON") from None
-        if not isinstance(body, dict):
-            raise DamagedRecordError(HEAD, reason="it is not a JSON object")
+        body = decode(HEAD, content)
         # One that was copied from a local run names no holder.
         match {**_UNHELD, **body}:
             case {
@@ -308,7 +307,7 @@ class Fence:
 
     def _heartbeat(self) -> float:
         try:
-            signs: Mapping[str, Any] = json.loads(self._storage.read(STATUS))
+            signs = read_record(self._storage, STATUS) or {}
             return float(signs["heartbeat"])
-        except (ObjectNotFoundError, ValueError, KeyError, TypeError):
+        except (DamagedRecordError, ValueError, KeyError, TypeError):
             return 0.0

@@ -232,9 +232,18 @@ class GcsStorage(Storage):
                     retry=None,
                     timeout=_TIMEOUT_SECS,
                 )
-                return content
         except RequestRangeNotSatisfiable:
             return b""
+        if len(content) < size_bytes:
+            # The end of the object, or of the connection: an answer that was
+            # cut off may look whole.
+            rest = self.info(name).size_bytes - start
+            if len(content) != min(size_bytes, rest):
+                raise StorageUnavailableError(
+                    f"{self._url} has sent {len(content)} bytes of {name!r} "
+                    f"instead of {min(size_bytes, rest)}"
+                )
+        return content
 
     def map(self, name: str) -> memoryview:
         """See `Storage.map`; a copy."""
@@ -267,6 +276,10 @@ class GcsStorage(Storage):
         self._forget(name)
         with self._translated(check_name(name)):
             self._blob(name).delete(retry=None, timeout=_TIMEOUT_SECS)
+
+    def close(self) -> None:
+        """See `Storage.close`: the connections."""
+        self._client.close()
 
     def sweep(self, prefix: str = "") -> tuple[str, ...]:
         """See `Storage.sweep`: parts that were never put together."""

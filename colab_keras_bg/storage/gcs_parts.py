@@ -24,7 +24,6 @@ from urllib.parse import quote
 import google_crc32c
 from google.api_core.exceptions import (
     GoogleAPICallError,
-    PreconditionFailed,
     from_http_response,
 )
 from google.cloud.storage.blob import Blob
@@ -122,9 +121,17 @@ class PartUpload:
             self._post(blob, _Body(handle, whole))
             return
         parts = self._cut(blob.name, size_bytes)
+        found = {one.name: one for one in self._list(_stem(blob.name))}
         pool = ThreadPoolExecutor(self._connections)
         try:
-            list(pool.map(lambda part: self._send(handle, part), parts))
+            list(
+                pool.map(
+                    lambda part: self._send(
+                        handle, part, found.get(part.blob.name)
+                    ),
+                    parts,
+                )
+            )
         finally:
             pool.shutdown(cancel_futures=True)
         made = [part.blob for part in parts]
@@ -167,18 +174,21 @@ class PartUpload:
 
     def sweep(self) -> list[str]:
         """Deletes all parts; returns their names."""
-        found = list(
-            self._bucket.list_blobs(
-                prefix=self._prefix, retry=None, timeout=self._timeout
-            )
-        )
+        found = self._list("")
         self._discard(found)
         return [blob.name for blob in found]
+
+    def _list(self, stem: str) -> list[Blob]:
+        return list(
+            self._bucket.list_blobs(
+                prefix=self._prefix + stem, retry=None, timeout=self._timeout
+            )
+        )
 
     def _cut(self, name: str, size_bytes: int) -> Sequence[_Part]:
         each = -(-size_bytes // _MOST_SOURCES)
         each = min(max(each, _LEAST_BYTES), _MOST_BYTES)
-        stem = hashlib.sha256(name.encode()).hexdigest()[:32]
+        stem = _stem(name)
         return [
             _Part(
                 self._bucket.blob(
@@ -190,18 +200,17 @@ class PartUpload:
             for start in range(0, size_bytes, each)
         ]
 
-    def _send(self, handle: int, part: _Part) -> None:
+    def _send(self, handle: int, part: _Part, found: Blob | None) -> None:
         """Sends a part, unless it has arrived already."""
         body = _Body(handle, part)
-        with contextlib.suppress(PreconditionFailed):
-            self._post(part.blob, body)
-            return
-        part.blob.reload(retry=None, timeout=self._timeout)
-        for _ in body:  # To know its checksum.
-            pass
-        if not _is(part.blob, body.crc32c, part.size_bytes):
-            part.blob.delete(retry=None, timeout=self._timeout)
-            self._post(part.blob, body)
+        if found is not None:
+            for _ in body:  # To know its checksum.
+                pass
+            if _is(found, body.crc32c, part.size_bytes):
+                part.blob._set_properties(found._properties)
+                return
+            found.delete(retry=None, timeout=self._timeout)
+        self._post(part.blob, body)
 
     def _post(self, blob: Blob, body: _Body) -> None:
         """Sends a body as it is read, which the client's own uploads do not.
@@ -254,6 +263,11 @@ class PartUpload:
             ):
                 for blob in blobs[start : start + 100]:
                     blob.delete(retry=None)
+
+
+def _stem(name: str) -> str:
+    """What the names of an object's parts begin with."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _is(blob: Blob, crc32c: int, size_bytes: int) -> bool:

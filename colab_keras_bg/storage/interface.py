@@ -325,6 +325,9 @@ class Storage(ABC):
         with path.open("rb") as file:
             return self.create(name, iter(lambda: file.read(_CHUNK_BYTES), b""))
 
+    def close(self) -> None:  # noqa: B027 - most hold nothing open
+        """Gives back what it holds open; it is not to be used afterwards."""
+
     def free_bytes(self) -> int | None:
         """How much can still be written; None if that is not known."""
         return None

@@ -179,6 +179,10 @@ class RetryingStorage(Storage):
 
         self._tried(delete)
 
+    def close(self) -> None:
+        """See `Storage.close`."""
+        self._storage.close()
+
     def free_bytes(self) -> int | None:
         """See `Storage.free_bytes`."""
         return self._storage.free_bytes()

@@ -101,7 +101,7 @@ def rebuilt(text: str | None) -> Any:
     Raises:
         UsageError: If the configuration needs more than Keras, or is none.
     """
-    if text is None:
+    if not isinstance(text, str):
         raise UsageError(
             "the model could not be described when it was saved, so it has to "
             "be built by its program"
@@ -159,7 +159,12 @@ def _foreign(value: Any, depth: int = 0) -> Iterator[str]:
 
 def _foreign_class(value: dict[str, Any]) -> Iterator[str]:
     name, module = value["class_name"], value.get("module")
-    if not isinstance(name, str) or name in _RUNS_CODE:
+    # With a dot in it, a class's name leads to another module.
+    if (
+        not isinstance(name, str)
+        or not name.isidentifier()
+        or name in _RUNS_CODE
+    ):
         yield f"{name!r:.80}"
     elif module is None:
         if name not in _NO_MODULE and "registered_name" in value:

@@ -49,7 +49,8 @@ def pack(value: Any, path: str, arrays: Arrays) -> Any:
     if isinstance(value, (bytes, bytearray)):
         return {"base64": base64.b64encode(value).decode("ascii")}
     if hasattr(value, "shape") and not _is_odd(value):
-        arrays[path] = np.asarray(value)
+        # A copy: who it belongs to goes on writing to it.
+        arrays[path] = np.array(value)
         return {"array": path}
     return plain(value)
 

@@ -9,7 +9,7 @@ import pytest
 
 from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.storage import MemoryStorage
-from colab_keras_bg.storage.records import DamagedRecordError
+from colab_keras_bg.storage.records import DamagedRecordError, write_record
 
 RECORD = {"run_id": "a", "attempt": 3, "step": 7, "committed": 1.5}
 
@@ -18,7 +18,7 @@ def read(**changes: Any) -> Head | None:
     """A HEAD with something else in it."""
     storage = MemoryStorage()
     record = {k: v for k, v in (RECORD | changes).items() if v is not ...}
-    storage.replace(HEAD, json.dumps(record).encode())
+    write_record(storage, HEAD, record)
     return Head.read(storage)
 
 

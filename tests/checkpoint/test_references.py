@@ -166,18 +166,37 @@ def test_nothing_piles_up(tmp_path: Path) -> None:
         assert_whole(store_in(tmp_path), step, thawed_at=20)
 
 
-def test_mostly_stale_files_are_given_up(tmp_path: Path) -> None:
-    """
-    A file of which less than half is still needed is not referred to: what
-    is left of it is written again.
-    """
+def test_a_small_part_is_referred_to(tmp_path: Path) -> None:
+    """However little of a file is unchanged, it is not written again."""
     store = store_in(tmp_path)
     kept = {"kept": np.arange(1000.0)}
-    for step in (1, 2):
-        changing = {"other": np.full(3000, step, dtype=np.float64)}
+    for step in (1, 2, 3):
+        changing = {"other": np.full(9000, step, dtype=np.float64)}
         tensors = {k: LazyTensor.of(v) for k, v in (kept | changing).items()}
         store.save(step, attempt=1, tensors=tensors, state={})
-    assert not store.manifest(2).references
+    assert set(store.manifest(2).references) == {"kept"}
+    assert store.manifest(2).references == store.manifest(3).references
+
+
+def test_what_is_kept_for_references_is_bounded(tmp_path: Path) -> None:
+    """
+    Where each tensor freezes at another step, the files that they lie in are
+    kept, but all that is in them besides is never more than the state.
+    """
+    store = store_in(tmp_path)
+    state_bytes = 10 * 16_000
+    for step in range(1, 25):
+        tensors = {
+            f"{n}": LazyTensor.of(np.full(2000, min(step, 2 * n), np.float64))
+            for n in range(10)
+        }
+        store.save(step, attempt=1, tensors=tensors, state={})
+        store.retain(KeepLast(2))
+        lying = sum(path.stat().st_size for path in tmp_path.rglob("t*.*rs"))
+        assert lying < 4 * state_bytes + 20_000
+    assert_frozen = store_in(tmp_path).load(24).tensors
+    for n in range(10):
+        assert assert_frozen[f"{n}"][0] == 2 * n
 
 
 def test_unreadable_manifest_keeps_all(tmp_path: Path) -> None:

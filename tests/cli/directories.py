@@ -12,6 +12,8 @@ import numpy as np
 
 from colab_keras_bg import run_directory
 from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.records import write_record
 from colab_keras_bg.tensor import LazyTensor
 
 __all__ = ["attempt", "beat", "commit", "damage"]
@@ -54,7 +56,7 @@ def commit(directory: RunDirectory, step: int) -> None:
 def beat(path: Path, **signs: Any) -> None:
     """Leaves a sign of life."""
     record = {"state": "training", "step": 0, "epoch": 0, "problem": None}
-    (path / "status.json").write_text(json.dumps({**record, **signs}))
+    write_record(LocalStorage(path), "status.json", {**record, **signs})
 
 
 def damage(path: Path, kind: str) -> None:

@@ -16,6 +16,7 @@ from colab_keras_bg.cli.main import main
 from colab_keras_bg.errors import NoSpaceError, UsageError
 from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.records import write_record
 
 
 def test_what_a_run_leaves(place: Workplace) -> None:
@@ -141,7 +142,7 @@ def test_done_at_no_time(
     program = str(place.path / place.program("print('ran')"))
     done = {"command": ["file", program], "time": moment, "step": 7}
     place.run_dir.mkdir()
-    (place.run_dir / "DONE").write_text(json.dumps(done))
+    write_record(LocalStorage(place.run_dir), "DONE", done)
     assert main(["train", "--run_dir=run", program]) == exit_status.DONE
     assert started == []
     told = capsys.readouterr().err

@@ -14,7 +14,7 @@ from colab_keras_bg.journal.attempts import (
     record_name,
 )
 from colab_keras_bg.storage.memory import MemoryStorage
-from colab_keras_bg.storage.records import DamagedRecordError
+from colab_keras_bg.storage.records import DamagedRecordError, encode
 
 
 def tried(number: int, **fields: Any) -> Attempt:
@@ -100,7 +100,7 @@ DAMAGED = [
     b"null",
     b"\xff",
     *(
-        json.dumps(record).encode()
+        encode(record_name(1), record)
         for record in (
             {},
             {**WHOLE, "number": 2},
@@ -132,5 +132,5 @@ def test_record_of_a_later_version() -> None:
     """A field that this version does not know is no damage."""
     storage = MemoryStorage()
     record = {**WHOLE, "deadline": "soon"}
-    storage.replace(record_name(1), json.dumps(record).encode())
+    storage.replace(record_name(1), encode(record_name(1), record))
     assert Attempts(storage).read(1) == Attempt(1, started=1, pid=7, host="vm")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,11 @@ from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.errors import RunHeldError
 from colab_keras_bg.sidecar.fence import Fence, Hold
 from colab_keras_bg.storage import LocalStorage, MemoryStorage, Storage
-from colab_keras_bg.storage.records import DamagedRecordError
+from colab_keras_bg.storage.records import (
+    DamagedRecordError,
+    encode,
+    write_record,
+)
 
 
 class Clock:
@@ -164,7 +167,7 @@ def test_one_that_lives_is_not_taken_over(
 
     def beat() -> None:
         signs = {"heartbeat": clock.now - age_secs}
-        storage.replace("status.json", json.dumps(signs).encode())
+        write_record(storage, "status.json", signs)
 
     beat()
 
@@ -188,7 +191,7 @@ def test_one_that_is_dead_is_taken_over(storage: Storage) -> None:
     for age_secs, watched in [(5.0, True), (-900.0, True), (600.0, False)]:
         clock = Clock(2_000_000.0)
         signs = {"heartbeat": clock.now - age_secs}
-        storage.replace("status.json", json.dumps(signs).encode())
+        write_record(storage, "status.json", signs)
         made = fence(storage, "b", clock)
         found = made.look()
         assert found is not None
@@ -199,7 +202,7 @@ def test_one_that_is_dead_is_taken_over(storage: Storage) -> None:
 def test_one_that_was_given_back_is_free(storage: Storage) -> None:
     """Then, or if the same spool comes back, nobody is watched."""
     first = taken(storage, "a")
-    storage.replace("status.json", b'{"heartbeat": 1000000.0}')
+    write_record(storage, "status.json", {"heartbeat": 1000000.0})
     for name, expected in [("a", 0.0), ("b", 30.0)]:
         clock = Clock()
         made = fence(storage, name, clock)
@@ -223,10 +226,11 @@ def test_one_that_was_given_back_is_free(storage: Storage) -> None:
         b"[]",
         b"{}",
         b"[" * 100_000,
-        b'{"run_id": "r", "attempt": 1, "holder": 3}',
-        b'{"run_id": "r", "attempt": 1, "fences": [[1]]}',
-        b'{"run_id": "r", "attempt": 1, "fences": [[true, 1]]}',
-        b'{"run_id": "r", "attempt": 1, "fences": [["1", 1]]}',
+        encode(HEAD, {}),
+        encode(HEAD, {"run_id": "r", "attempt": 1, "holder": 3}),
+        encode(HEAD, {"run_id": "r", "attempt": 1, "fences": [[1]]}),
+        encode(HEAD, {"run_id": "r", "attempt": 1, "fences": [[True, 1]]}),
+        encode(HEAD, {"run_id": "r", "attempt": 1, "fences": [["1", 1]]}),
     ],
     ids=lambda content: content[:60].decode(),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -82,20 +83,26 @@ def storage(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     gcs: LoopbackGcs,
-) -> Storage:
+) -> Iterator[Storage]:
     """One of the storages, empty."""
-    if request.param in ("gcs", "retrying"):
-        storage = GcsStorage(
-            "bucket", f"runs/{secrets.token_hex(8)}", endpoint=gcs.url
-        )
-        if request.param == "gcs":
-            return storage
-        return RetryingStorage(storage)
-    if request.param == "memory":
-        return MemoryStorage()
-    if "without" in request.param:
+    if request.param == "local without hard links":
         monkeypatch.setattr(os, "link", no_links)
-    return LocalStorage(tmp_path / "not" / "there yet")
+    with contextlib.closing(
+        made(request.param, gcs, tmp_path / "not" / "there yet")
+    ) as storage:
+        yield storage
+
+
+def made(kind: str, gcs: LoopbackGcs, path: Path) -> Storage:
+    """A storage of a kind."""
+    if kind == "memory":
+        return MemoryStorage()
+    if kind.startswith("local"):
+        return LocalStorage(path)
+    storage = GcsStorage(
+        "bucket", f"runs/{secrets.token_hex(8)}", endpoint=gcs.url
+    )
+    return storage if kind == "gcs" else RetryingStorage(storage)
 
 
 def no_links(source: object, target: object) -> None:
@@ -520,8 +527,9 @@ def test_good_prefixes(prefix: str) -> None:
 
 
 def test_what_storages_say_of_themselves(storage: Storage) -> None:
-    """Neither outlives this machine, and each has a name for people."""
-    assert not storage.capabilities.survives_machine
+    """What outlives this machine says so, and each has a name for people."""
+    remote = isinstance(storage, GcsStorage | RetryingStorage)
+    assert storage.capabilities.survives_machine == remote
     mapped = isinstance(storage, LocalStorage)
     assert storage.capabilities.mapped_reads == mapped
     assert storage.describe()

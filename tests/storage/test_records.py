@@ -16,6 +16,7 @@ from colab_keras_bg.storage import LocalStorage, MemoryStorage, records
 from colab_keras_bg.storage.records import (
     DamagedRecordError,
     create_record,
+    encode,
     read_record,
     write_record,
 )
@@ -92,9 +93,35 @@ def test_a_record_that_is_too_large(
         file.truncate(1 << 40)
     with pytest.raises(DamagedRecordError, match="larger than 16777216 bytes"):
         read_record(storage, "a")
-    monkeypatch.setattr(records, "MAX_BYTES", 3)
-    storage.replace("a", b"{} ")
+    content = encode("a", {})
+    monkeypatch.setattr(records, "MAX_BYTES", len(content))
+    storage.replace("a", content)
     assert read_record(storage, "a") == {}
+
+
+def test_any_change_of_a_record_is_seen() -> None:
+    """Each flipped bit, each missing byte, and another record's content."""
+    storage = MemoryStorage()
+    write_record(storage, "a", {"step": 55, "state": "done"})
+    content = storage.read("a")
+    assert storage.read("a") == encode("a", {"step": 55, "state": "done"})
+    for place in range(len(content)):
+        for damaged in (
+            *(
+                content[:place]
+                + bytes([content[place] ^ (1 << bit)])
+                + content[place + 1 :]
+                for bit in range(8)
+            ),
+            content[:place],
+            content[:place] + content[place + 1 :],
+        ):
+            storage.replace("a", damaged)
+            with pytest.raises(DamagedRecordError):
+                read_record(storage, "a")
+    storage.replace("b", content)
+    with pytest.raises(DamagedRecordError, match="match its checksum"):
+        read_record(storage, "b")
 
 
 def test_a_storage_that_cannot_be_read(
