@@ -120,7 +120,7 @@ class HttpFront(socketserver.ThreadingTCPServer):
         with self._lock:
             connections = dict(self._connections)
         for connection in connections:
-            reset(connection)
+            _reset(connection)
         for thread in connections.values():
             thread.join()
 
@@ -148,7 +148,7 @@ class HttpFront(socketserver.ThreadingTCPServer):
             self.failures.append(error)
 
 
-def reset(connection: socket.socket) -> None:
+def _reset(connection: socket.socket) -> None:
     """Makes a connection end in a reset, and wakes up who waits for it."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)

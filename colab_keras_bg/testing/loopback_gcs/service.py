@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from colab_keras_bg.testing.loopback_gcs.answers import Answer, ApiError
+from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
 from colab_keras_bg.testing.loopback_gcs.content import Expected, content_of
 from colab_keras_bg.testing.loopback_gcs.objects import (
-    Buckets,
     Preconditions,
     Source,
     StoredObject,

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from colab_keras_bg.testing.loopback_gcs.answers import ApiError
 from colab_keras_bg.testing.loopback_gcs.body import BLOCK_BYTES, Body
+from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
 from colab_keras_bg.testing.loopback_gcs.content import Expected, Growing
 from colab_keras_bg.testing.loopback_gcs.objects import (
-    Buckets,
     Preconditions,
     StoredObject,
 )
