@@ -368,6 +368,6 @@ def _wanted_range(
             size_bytes
         )
     stop = int(match[2]) + 1 if match[2] else size_bytes
-    if stop <= int(match[1]):
+    if match[2] and stop <= int(match[1]):
         return None  # Makes no sense, and is ignored.
     return int(match[1]), min(stop, size_bytes)

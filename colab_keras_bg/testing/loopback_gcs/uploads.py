@@ -247,9 +247,9 @@ def related_parts(
     found = re.search(r'boundary="?([^";]+)"?', content_type)
     mark = b"--" + (found[1].encode() if found else b"")
     parts = (b"\r\n" + text).split(b"\r\n" + mark, 2)
-    if not found or len(parts) < 3:
+    content, end, _ = parts[-1].rpartition(b"\r\n" + mark + b"--")
+    if not found or len(parts) < 3 or not end:
         raise ApiError.invalid("A multipart body of two parts is expected.")
-    content = parts[2].rpartition(b"\r\n" + mark + b"--")[0]
     _, _, fields = parts[1].partition(b"\r\n\r\n")
     head, _, media = content.partition(b"\r\n\r\n")
     media_type = re.search(rb"(?im)^content-type:\s*(.+?)\s*$", head)
