@@ -11,7 +11,7 @@ import pytest
 from google.api_core import exceptions
 from google.cloud import storage
 
-from colab_keras_bg.testing.loopback_gcs import LoopbackGcs
+from colab_keras_bg.testing.loopback_gcs import Fault, LoopbackGcs
 from colab_keras_bg.testing.loopback_gcs.content import combined_crc32c
 
 from .gcs import QUICK, client_of, raw, reason_of
@@ -355,12 +355,16 @@ def test_sixteen_racing_creators(
     Of 16 that create one object at once, one wins and the others get 412.
     """
     outcomes: list[str] = []
-    together = threading.Barrier(16)
+    # All are held before they are carried out, and let go at once.
+    server.faults.add(
+        Fault("upload.multipart", "stall", times=16),
+        Fault("upload.resumable.last", "stall", times=16),
+        Fault("upload.resumable.status", "stall", times=16),
+    )
 
     def create() -> None:
         client = client_of(server.url)
         carry_out = verbs(client.bucket("bucket"))[verb]
-        together.wait(20)
         try:
             carry_out(if_generation_match=0)
         except exceptions.PreconditionFailed:
@@ -372,6 +376,8 @@ def test_sixteen_racing_creators(
     threads = [threading.Thread(target=create) for _ in range(16)]
     for thread in threads:
         thread.start()
+    assert server.faults.wait_until_held(16, within_secs=20)
+    server.faults.release()
     for thread in threads:
         thread.join()
     assert ["lost"] * 15 + ["won"] == sorted(outcomes)

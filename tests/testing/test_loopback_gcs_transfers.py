@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 import tracemalloc
 from pathlib import Path
 
@@ -147,6 +148,29 @@ def test_upload_of_a_stream(
     with blob.open("wb", ignore_flush=True) as file:
         file.write(CONTENT[:size])
     assert CONTENT[:size] == server.objects()["a"].content
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 10\r\n\r\n12345",
+        b"Transfer-Encoding: chunked\r\n\r\na\r\n12345",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+    ],
+)
+def test_upload_whose_client_dies(head: bytes, server: LoopbackGcs) -> None:
+    """
+    A body that ends before it should is no object, and gets no answer.
+    """
+    address = server.url.rpartition("/")[2].split(":")
+    with socket.create_connection((address[0], int(address[1])), 20) as client:
+        client.sendall(
+            f"POST {UPLOAD}?uploadType=media&name=a HTTP/1.1\r\n".encode()
+            + head
+        )
+        client.shutdown(socket.SHUT_WR)
+        assert b"" == client.recv(1)
+    assert {} == server.objects()
 
 
 def test_nothing_shows_before_the_last_byte(server: LoopbackGcs) -> None:
