@@ -569,3 +569,22 @@ def test_memory_of_uploads_is_their_content(server: LoopbackGcs) -> None:
         tracemalloc.stop()
     assert {"a", "a2", "b"} == set(server.objects())
     assert peak < 2 * size + 8 * QUANTUM
+
+
+def test_memory_of_what_was_replaced_is_given_back(
+    server: LoopbackGcs,
+) -> None:
+    """
+    The server holds what is there, not what was there.
+    """
+    size = 16 * QUANTUM  # 4 MiB.
+    content = bytes(size)
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            raw(server.url, "PUT", begin(server), content)
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size == server.objects()["a"].size_bytes
+    assert now < size + 8 * QUANTUM

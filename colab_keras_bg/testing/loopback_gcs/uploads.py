@@ -12,7 +12,7 @@ import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from colab_keras_bg.testing.loopback_gcs.answers import ApiError
@@ -85,7 +85,7 @@ class Session:
         total: The size it will have, if that is known.
         hashes: The `x-goog-hash` of the first request, if it had one.
         kept: What has come and is kept.
-        stored: The object, once it is there.
+        stored: The object, once it is there, without its bytes.
     """
 
     bucket: str
@@ -150,9 +150,11 @@ class Session:
         except ApiError:
             self._forget()
             raise
-        self.stored = buckets.insert(
+        stored = buckets.insert(
             self.bucket, self.name, content, self.fields, self.preconditions
         )
+        # What is replaced later must not be held by the upload that made it.
+        self.stored = replace(stored, data=replace(content, pieces=()))
         self.kept = Growing()
 
     def _forget(self) -> None:
