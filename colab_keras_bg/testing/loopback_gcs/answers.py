@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["Answer", "ApiError", "error_for_status"]
 
-JsonObject = Mapping[str, Any]
+_JsonObject = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Answer:
     body: Sequence[bytes | memoryview] = ()
 
     @classmethod
-    def json(cls, value: JsonObject, status: int = 200) -> Answer:
+    def json(cls, value: _JsonObject, status: int = 200) -> Answer:
         """One that holds a JSON object."""
         return cls(
             status,

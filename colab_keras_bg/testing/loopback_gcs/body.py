@@ -7,7 +7,8 @@ known to be a beginning only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 
 from colab_keras_bg.testing.loopback_gcs.answers import ApiError
@@ -27,17 +28,29 @@ class Body:
 
     Attributes:
         size_bytes: The size that was announced; None if it comes in chunks.
-        received_bytes: What has come so far.
+        received_bytes: What has been taken so far.
         cut_after_bytes: After how many bytes `CutShort` is raised, at the
             latest when the body ends; None if never.
     """
 
-    def __init__(self, stream: BufferedIOBase, size_bytes: int | None) -> None:
-        """Takes the connection and the announced size."""
+    def __init__(
+        self,
+        stream: BufferedIOBase,
+        size_bytes: int | None,
+        count: Callable[[int], None] = lambda size_bytes: None,
+    ) -> None:
+        """Takes the connection and the announced size.
+
+        Args:
+            stream: What it comes from.
+            size_bytes: Its size, or None.
+            count: Told of the size of each block that comes.
+        """
         self.size_bytes = size_bytes
         self.received_bytes = 0
         self.cut_after_bytes: int | None = None
         self._first = b""
+        self._count = count
         self._coming = (
             _in_chunks(stream)
             if size_bytes is None
@@ -58,7 +71,6 @@ class Body:
             ConnectionError: If the body ends early.
         """
         for block in self._taken():
-            self.received_bytes += len(block)
             cut = self.cut_after_bytes
             if cut is not None and self.received_bytes >= cut:
                 if kept := block[: len(block) - (self.received_bytes - cut)]:
@@ -74,14 +86,15 @@ class Body:
 
     def drain(self) -> None:
         """Throws away what has not been taken yet."""
-        for block in self._taken():
-            self.received_bytes += len(block)
+        for _ in self._taken():
+            pass
 
     def _taken(self) -> Iterator[bytes]:
-        if first := self._first:
-            self._first = b""
-            yield first
-        yield from self._coming
+        first, self._first = self._first, b""
+        for block in itertools.chain([first] if first else [], self._coming):
+            self.received_bytes += len(block)
+            self._count(len(block))
+            yield block
 
 
 def _in_blocks(stream: BufferedIOBase, size_bytes: int) -> Iterator[bytes]:

@@ -113,6 +113,16 @@ class HttpFront(socketserver.ThreadingTCPServer):
         """Whether nothing is to be carried out any more."""
         return self._closing
 
+    def server_bind(self) -> None:
+        """Takes the port, so that nobody else gets it before we listen."""
+        super().server_bind()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+
+    def server_activate(self) -> None:
+        """Listens, whatever connections of old there are."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        super().server_activate()
+
     def reset_all(self) -> None:
         """Resets all connections, and waits until their threads have ended."""
         self._closing = True
@@ -120,7 +130,7 @@ class HttpFront(socketserver.ThreadingTCPServer):
         with self._lock:
             connections = dict(self._connections)
         for connection in connections:
-            reset(connection)
+            _reset(connection)
         for thread in connections.values():
             thread.join()
 
@@ -148,7 +158,7 @@ class HttpFront(socketserver.ThreadingTCPServer):
             self.failures.append(error)
 
 
-def reset(connection: socket.socket) -> None:
+def _reset(connection: socket.socket) -> None:
     """Makes a connection end in a reset, and wakes up who waits for it."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)
@@ -173,7 +183,11 @@ class _Connection(BaseHTTPRequestHandler):
         self._headers = {k.lower(): v for k, v in self.headers.items()}
         chunked = "chunked" in self._headers.get("transfer-encoding", "")
         length = int(self._headers.get("content-length", 0))
-        self._body = Body(self.rfile, None if chunked else length)
+        self._body = Body(
+            self.rfile,
+            None if chunked else length,
+            lambda size_bytes: self.server.tally.add(received=size_bytes),
+        )
         try:
             if self.path.startswith("/_"):
                 self._send(self._controlled())
@@ -186,8 +200,6 @@ class _Connection(BaseHTTPRequestHandler):
             )
         except OSError:
             self.close_connection = True
-        finally:
-            self.server.tally.add(received=self._body.received_bytes)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
@@ -278,12 +290,12 @@ class _Connection(BaseHTTPRequestHandler):
         for piece in body:
             part = piece[:left_bytes]
             left_bytes -= len(part)
+            self.server.tally.add(sent=len(part))
             if head:
                 part, head = head + part, b""
             self.connection.sendall(part)
         if head:
             self.connection.sendall(head)
-        self.server.tally.add(sent=most_bytes - left_bytes)
 
     def _controlled(self) -> Answer:
         """Answers who controls this server from another process."""

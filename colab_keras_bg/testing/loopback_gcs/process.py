@@ -10,14 +10,44 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from colab_keras_bg.testing.loopback_gcs.faults import Fault
 
-__all__ = ["SpawnedLoopbackGcs"]
+__all__ = ["RemoteFaults", "SpawnedLoopbackGcs"]
 
 _PATIENCE_SECS = 30
+
+
+class RemoteFaults:
+    """The `Faults` of a server in another process."""
+
+    def __init__(self, ask: Callable[[str, object], dict[str, Any]]) -> None:
+        """Takes what sends an order there."""
+        self._ask = ask
+
+    @property
+    def struck(self) -> Counter[str]:
+        """See `Faults`."""
+        return Counter(self._ask("/_faults", {})["struck"])
+
+    def add(self, *faults: Fault) -> None:
+        """See `Faults.add`."""
+        self._ask("/_faults", {"add": [vars(fault) for fault in faults]})
+
+    def strike_randomly(self, seed: int, rate: float) -> None:
+        """See `Faults.strike_randomly`."""
+        self._ask("/_faults", {"random": {"seed": seed, "rate": rate}})
+
+    def clear(self) -> None:
+        """See `Faults.clear`."""
+        self._ask("/_faults", {"clear": True})
+
+    def release(self) -> None:
+        """See `Faults.release`."""
+        self._ask("/_faults", {"release": True})
 
 
 class SpawnedLoopbackGcs:
@@ -26,6 +56,7 @@ class SpawnedLoopbackGcs:
     Attributes:
         url: Where it listens.
         pid: Its process.
+        faults: What goes wrong.
     """
 
     def __init__(self, *arguments: str) -> None:
@@ -51,6 +82,7 @@ class SpawnedLoopbackGcs:
         assert self._process.stdout is not None  # noqa: S101 - for mypy
         self.url = self._process.stdout.readline().strip()
         self.pid = self._process.pid
+        self.faults = RemoteFaults(self._asked)
         if not self.url:
             self.close()
             raise RuntimeError("The loopback server did not start.")
@@ -74,22 +106,6 @@ class SpawnedLoopbackGcs:
     def bytes_sent(self) -> int:
         """See `LoopbackGcs.bytes_sent`."""
         return int(self._asked("/_requests")["bytes_sent"])
-
-    def add_faults(self, *faults: Fault) -> None:
-        """See `Faults.add`."""
-        self._asked("/_faults", {"add": [vars(fault) for fault in faults]})
-
-    def strike_randomly(self, seed: int, rate: float) -> None:
-        """See `Faults.strike_randomly`."""
-        self._asked("/_faults", {"random": {"seed": seed, "rate": rate}})
-
-    def clear_faults(self) -> None:
-        """See `Faults.clear`."""
-        self._asked("/_faults", {"clear": True})
-
-    def release(self) -> None:
-        """See `Faults.release`."""
-        self._asked("/_faults", {"release": True})
 
     def stop(self) -> None:
         """See `LoopbackGcs.stop`."""

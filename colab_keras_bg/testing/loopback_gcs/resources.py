@@ -117,7 +117,7 @@ def listing(
     Raises:
         ApiError: 400, if something is asked for that is not served.
     """
-    if query.get("matchGlob") or query.get("softDeleted") == "true":
+    if query.get("matchGlob") or _is_true(query.get("softDeleted")):
         raise ApiError.invalid("matchGlob and softDeleted are not served.")
     most = _whole(query.get("maxResults"), _MOST_RESULTS)
     after = _resumes_after(query.get("pageToken"))
@@ -140,7 +140,7 @@ def listing(
         if folder:
             page.setdefault("prefixes", []).append(folder)
         if not folder or (
-            name == folder and query.get("includeTrailingDelimiter") == "true"
+            name == folder and _is_true(query.get("includeTrailingDelimiter"))
         ):
             resource = object_resource(base, bucket, objects[name])
             page.setdefault("items", []).append(resource)
@@ -166,7 +166,7 @@ def _folder(name: str, query: Mapping[str, str]) -> str:
 
 def _resumes_after(token: str | None) -> str:
     try:
-        return base64.urlsafe_b64decode(token or "").decode()
+        return base64.b64decode(token or "", b"-_", validate=True).decode()
     except ValueError:
         raise ApiError.invalid(f"Invalid page token: {token!r}") from None
 
@@ -176,6 +176,10 @@ def _whole(stated: str | None, most: int) -> int:
         return min(int(stated or most), most)
     except ValueError:
         raise ApiError.invalid(f"Invalid maxResults: {stated!r}") from None
+
+
+def _is_true(stated: str | None) -> bool:
+    return (stated or "").lower() == "true"
 
 
 def _etag(stored: StoredObject) -> str:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
+from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
 from colab_keras_bg.testing.loopback_gcs.faults import Faults
 from colab_keras_bg.testing.loopback_gcs.front import HttpFront, Tally
-from colab_keras_bg.testing.loopback_gcs.objects import Buckets, StoredObject
+from colab_keras_bg.testing.loopback_gcs.objects import StoredObject
 from colab_keras_bg.testing.loopback_gcs.process import SpawnedLoopbackGcs
 from colab_keras_bg.testing.loopback_gcs.service import Service
 

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from colab_keras_bg.testing.loopback_gcs.answers import Answer, ApiError
+from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
 from colab_keras_bg.testing.loopback_gcs.content import Expected, content_of
 from colab_keras_bg.testing.loopback_gcs.objects import (
-    Buckets,
     Preconditions,
     Source,
     StoredObject,
@@ -368,6 +368,6 @@ def _wanted_range(
             size_bytes
         )
     stop = int(match[2]) + 1 if match[2] else size_bytes
-    if stop <= int(match[1]):
+    if match[2] and stop <= int(match[1]):
         return None  # Makes no sense, and is ignored.
     return int(match[1]), min(stop, size_bytes)

@@ -12,14 +12,14 @@ import re
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from colab_keras_bg.testing.loopback_gcs.answers import ApiError
 from colab_keras_bg.testing.loopback_gcs.body import BLOCK_BYTES, Body
+from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
 from colab_keras_bg.testing.loopback_gcs.content import Expected, Growing
 from colab_keras_bg.testing.loopback_gcs.objects import (
-    Buckets,
     Preconditions,
     StoredObject,
 )
@@ -85,7 +85,7 @@ class Session:
         total: The size it will have, if that is known.
         hashes: The `x-goog-hash` of the first request, if it had one.
         kept: What has come and is kept.
-        stored: The object, once it is there.
+        stored: The object, once it is there, without its bytes.
     """
 
     bucket: str
@@ -150,9 +150,11 @@ class Session:
         except ApiError:
             self._forget()
             raise
-        self.stored = buckets.insert(
+        stored = buckets.insert(
             self.bucket, self.name, content, self.fields, self.preconditions
         )
+        # What is replaced later must not be held by the upload that made it.
+        self.stored = replace(stored, data=replace(content, pieces=()))
         self.kept = Growing()
 
     def _forget(self) -> None:
@@ -247,9 +249,9 @@ def related_parts(
     found = re.search(r'boundary="?([^";]+)"?', content_type)
     mark = b"--" + (found[1].encode() if found else b"")
     parts = (b"\r\n" + text).split(b"\r\n" + mark, 2)
-    if not found or len(parts) < 3:
+    content, end, _ = parts[-1].rpartition(b"\r\n" + mark + b"--")
+    if not found or len(parts) < 3 or not end:
         raise ApiError.invalid("A multipart body of two parts is expected.")
-    content = parts[2].rpartition(b"\r\n" + mark + b"--")[0]
     _, _, fields = parts[1].partition(b"\r\n\r\n")
     head, _, media = content.partition(b"\r\n\r\n")
     media_type = re.search(rb"(?im)^content-type:\s*(.+?)\s*$", head)
