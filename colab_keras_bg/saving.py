@@ -287,7 +287,7 @@ class Saves:
                 }
             )
         for step in doomed:
-            checkpoints.give_up(step)
+            checkpoints.delete(step, missing_ok=True)
 
     def _collect(self, step: int | None, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

@@ -14,6 +14,7 @@ from colab_keras_bg.callbacks.fit_loop import FitLoop
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Source
 from colab_keras_bg.data.validation import Validation
+from colab_keras_bg.errors import DamagedCheckpointError
 from colab_keras_bg.tensor import LazyTensor
 from colab_keras_bg.training_state import (
     build,
@@ -162,15 +163,27 @@ class Contents:
 
         Args:
             found: The checkpoint.
+
+        Raises:
+            DamagedCheckpointError: If it lacks a variable of the model.
         """
         make = random_state.GLOBAL_SEED in found.tensors
-        snapshot.assign(
-            {
-                **training_variables(self._model),
-                **random_state.global_seed_generator(make=make),
-            },
-            found.tensors,
-        )
+        variables = training_variables(self._model)
+        for key, variable in variables.items():
+            stored = found.tensors.get(key)
+            if stored is None and not key.startswith("model/"):
+                continue  # Made since, and new then, too.
+            if stored is None or stored.shape != tuple(variable.shape):
+                is_there = None if stored is None else list(stored.shape)
+                raise DamagedCheckpointError(
+                    found.step,
+                    reason=(
+                        f"{key} has the shape {list(variable.shape)} in the "
+                        f"model, and {is_there} in the checkpoint"
+                    ),
+                )
+        variables |= random_state.global_seed_generator(make=make)
+        snapshot.assign(variables, found.tensors)
         derive(self._model)
 
     def _seen(self) -> tuple[int, ...]:

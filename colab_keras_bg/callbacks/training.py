@@ -26,6 +26,7 @@ from colab_keras_bg.callbacks.agreement import Agreement
 from colab_keras_bg.callbacks.contents import Contents
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.callbacks.honesty import StepHonesty, say_not_exact
+from colab_keras_bg.callbacks.stored_state import check_state
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
@@ -180,7 +181,7 @@ class Training:
         if newest is None:
             self._position = self._new_position(step=0)
             return None
-        position = Position.from_json(newest.state["position"])
+        position = Position.from_json(check_state(newest).state["position"])
         if position.fit < self._fit:  # This fit has not saved yet.
             self._position = self._new_position(step=position.step)
             return None
@@ -189,7 +190,7 @@ class Training:
         if self._is_past:
             return final if final is not None else newest
         if final is not None and final.step == position.step:
-            ended = Position.from_json(final.state["position"])
+            ended = Position.from_json(check_state(final).state["position"])
             if ended.epochs == self._epochs or (
                 self._epochs < ended.epochs and not ended.stopped
             ):

@@ -251,15 +251,21 @@ class CheckpointStore:
             raise NoUsableCheckpointError(self.describe(), skipped=skipped)
         return None
 
-    def delete(self, step: int) -> None:
+    def delete(self, step: int, *, missing_ok: bool = False) -> bool:
         """Removes a checkpoint: manifest first, then what it named.
+
+        Returns:
+            Whether it was there, which it has to be unless `missing_ok`.
 
         Raises:
             StepNotFoundError: If the step is not committed.
             StorageError: If it cannot be removed.
         """
         if not self._manifest_exists(step):
-            raise StepNotFoundError(step, available=self.steps())
+            present = self.steps()  # Lists anew: another has deleted it.
+            if missing_ok:
+                return False
+            raise StepNotFoundError(step, available=present)
         directory, inventory = self._directory(step), self._inventory
         self._verdicts.pop(step, None)
         if self._base is not None and self._base.step == step:
@@ -276,6 +282,7 @@ class CheckpointStore:
         ]
         kept = inventory.in_use()
         self._discard([name for name in doomed if not kept(name)])
+        return True
 
     def superfluous(
         self, policy: KeepPolicy, *, coming: Commit | None = None
@@ -310,30 +317,18 @@ class CheckpointStore:
             StorageUnavailableError: If one cannot be read.
         """
         doomed = self.superfluous(policy)
-        return [step for step in doomed if self.give_up(step)]
-
-    def give_up(self, step: int) -> bool:
-        """Deletes a step; returns whether it was there.
-
-        Raises:
-            StorageError: If it cannot be deleted.
-        """
-        with contextlib.suppress(StepNotFoundError):  # Another did.
-            self.delete(step)
-            return True
-        return False
+        return [step for step in doomed if self.delete(step, missing_ok=True)]
 
     def vouch(self, step: int) -> None:
-        """Takes a step as verified: it was, when it was written here."""
+        """Takes a step as verified, as it was by whoever says so."""
         self._verdicts[step] = True
 
     def looks_whole(self, step: int) -> bool:
         """Whether manifest and sizes are right; a quick look, for retaining."""
-        try:
+        with contextlib.suppress(DamagedCheckpointError, StepNotFoundError):
             manifest = self.manifest(step)
-        except (DamagedCheckpointError, StepNotFoundError):
-            return False
-        return looks_whole(self._storage, self._prefix, manifest)
+            return looks_whole(self._storage, self._prefix, manifest)
+        return False
 
     def sweep(self) -> list[str]:
         """Removes files that no manifest needs. Only for the one writer.

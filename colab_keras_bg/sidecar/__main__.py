@@ -1,6 +1,8 @@
 """`python -m colab_keras_bg.sidecar SPOOL`: started by a trainer, outlives it.
 
 Where it ships to, and what is kept there, the spool's orders say.
+
+Invariant: how it ended stands in its report, whatever that was.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ retry may mend, a `StorageUnavailableError`.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 
 import google.auth.exceptions as auth
@@ -39,8 +38,9 @@ _TRANSPORT = (
     ConnectionError,
     TimeoutError,
     DataCorruption,
-    # A final answer that was cut off; the object may be there.
-    json.JSONDecodeError,
+    # A final answer that was cut off; the object may be there. (Of which
+    # JSON library the error is, depends on what is installed.)
+    ValueError,
 )
 
 

@@ -72,7 +72,8 @@ def body_of(**changes: Any) -> dict[str, Any]:
 
 def canonical(body: object) -> bytes:
     """As the manifest is written."""
-    return json.dumps(body, sort_keys=True, indent=1).encode() + b"\n"
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return text.encode() + b"\n"
 
 
 def sealed(body: Mapping[str, Any]) -> bytes:
@@ -322,12 +323,12 @@ def test_contents_of_a_manifest(content: bytes, reason: str, run: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda text: text.replace(b'"step": 2', b'"step": 7, "step": 2'),
-        lambda text: text.replace(b'"step": 2', b'"step": 2, "step": 2'),
-        lambda text: text.replace(b'"step": 2', b'"step":  2'),
+        lambda text: text.replace(b'"step":2', b'"step":7,"step":2'),
+        lambda text: text.replace(b'"step":2', b'"step":2,"step":2'),
+        lambda text: text.replace(b'"step":2', b'"step": 2'),
         lambda text: text.replace(b'"step"', rb'"\u0073tep"'),
-        lambda text: text.replace(b'"created": 1.5', b'"created": 1.50'),
-        lambda text: text.replace(b'"attempt": 1', b'"attempt": 1, "x": 1'),
+        lambda text: text.replace(b'"created":1.5', b'"created":1.50'),
+        lambda text: text.replace(b'"attempt":1', b'"attempt":1,"x":1'),
         lambda text: text.replace(b'"xxh3_128"', b'"xxh3-128"'),
         lambda text: text.rstrip(b"\n"),
         lambda text: b" " + text,

@@ -188,7 +188,9 @@ def test_room_is_made_as_the_policy_allows(
     asked = []
 
     def make_room() -> None:
-        asked.append(store.retain(policy, coming=Commit(5)))
+        asked.append(store.superfluous(policy, coming=Commit(5)))
+        for step in asked[-1]:
+            assert store.delete(step)
 
     tensors = {k: LazyTensor.of(v) for k, v in arrays_of(5).items()}
     given = {"attempt": 1, "tensors": tensors, "state": state_of(5)}

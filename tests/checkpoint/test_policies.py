@@ -134,8 +134,8 @@ def test_any_text(text: str) -> None:
         (Auto(), progress(secs=60, cost=0.5), True),
         (Auto(), progress(secs=99, cost=1.0), False),
         (Auto(), progress(secs=100, cost=1.0), True),
-        (Auto(), progress(secs=99, cost=0.0, took=10.0), False),
-        (Auto(), progress(secs=100, cost=0.0, took=10.0), True),
+        (Auto(), progress(secs=19, cost=0.0, took=10.0), False),
+        (Auto(), progress(secs=20, cost=0.0, took=10.0), True),
     ],
     ids=repr,
 )
@@ -224,9 +224,9 @@ def test_policies_are_values() -> None:
         ),
         (
             Auto(),
-            progress(cost=0.004, took=9.0),
-            "every 90 s, chosen because the disk may be busy for 10% of the "
-            "time; a save takes 9.0 s and costs the training 4.0 ms, 0.00% "
+            progress(cost=0.004, took=90.0),
+            "every 3 min, chosen because the disk may be busy for 50% of the "
+            "time; a save takes 90 s and costs the training 4.0 ms, 0.00% "
             "of its time",
         ),
     ],

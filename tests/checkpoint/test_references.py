@@ -269,7 +269,7 @@ def test_hostile_references(name: str, tmp_path: Path) -> None:
     HOSTILE[name](body)
 
     def canonical(value: Any) -> bytes:
-        text = json.dumps(value, sort_keys=True, indent=1)
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
         return text.encode() + b"\n"
 
     sealed = {**body, "xxh3_128": content_hash(canonical(body))}

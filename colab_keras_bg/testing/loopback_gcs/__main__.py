@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    parent = os.getppid()  # Before anybody can know that we are there.
     options = _parser().parse_args(arguments)
     faults = Faults.random(options.seed, options.rate)
     server = LoopbackGcs(
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(KeyboardInterrupt), server:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         print(server.url, flush=True)
-        for word in _words():
+        for word in _words(parent):
             {"stop": server.stop, "start": server.start}[word]()
             print(word, flush=True)
     return 0
@@ -70,9 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _words() -> Iterator[str]:
+def _words(parent: int) -> Iterator[str]:
     """What is said on the standard input, until there is reason to end."""
-    parent = os.getppid()
     descriptor = sys.stdin.fileno()
     text = b""
     while os.getppid() == parent:
