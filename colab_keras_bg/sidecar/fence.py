@@ -254,6 +254,15 @@ class Fence:
         self._swap(taken)
         return taken
 
+    def keep(self, found: Hold) -> Hold:
+        """Goes on with a run that is ours: that we have taken before.
+
+        Args:
+            found: What `look` told just now.
+        """
+        self.hold = found
+        return found
+
     def publish(self, head: Head) -> None:
         """Says what is committed.
 

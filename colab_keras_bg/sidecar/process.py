@@ -102,27 +102,33 @@ class Sidecar:
             hold = self._fence.look()
         except DamagedRecordError as error:
             self._skip(str(error))
-        if hold is not None:
+        ours = hold is not None and hold.claim == self._claim()
+        if hold is not None and not ours:
             self._fence.check_free(hold, take_over=self._orders.take_over)
             self._drop_void(hold)
         self._check_same_run()
         self._tell(phase="fetching")
         fetcher = Fetcher(self._remote, self._spool, watch=self._watch)
         past = 0
-        if hold is not None and hold.claim != self._claim():
+        if hold is not None and not ours:
             past = self._fetch_records(fetcher)
         fetched = fetcher.newest(hold)
         for missed, reason in fetched.skipped:
             self._skip(f"the checkpoint of step {missed}: {reason}")
         self._fetch_finals(fetcher, hold)
         record = read_record(self._spool, RUN) or {}
-        taken = self._fence.take(
-            run_id=str(record.get("run_id") or secrets.token_hex(8)),
-            step=max(CheckpointStore(self._spool).steps(), default=None),
-            past_attempt=past,
-        )
-        self._note("claim", taken.claim)
-        self._put_head(taken.head)
+        if hold is not None and ours and hold.holder:
+            # A sidecar before us has died; the trainer may be at work, and a
+            # new claim would void what it commits.
+            taken = self._fence.keep(hold)
+        else:
+            taken = self._fence.take(
+                run_id=str(record.get("run_id") or secrets.token_hex(8)),
+                step=max(CheckpointStore(self._spool).steps(), default=None),
+                past_attempt=past,
+            )
+            self._note("claim", taken.claim)
+            self._put_head(taken.head)
         self._shipper = self._shipping("checkpoints")
         self._finals = self._shipping("final")
         self._records = ShippedRecords(self._spool, self._remote)

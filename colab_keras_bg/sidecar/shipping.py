@@ -121,8 +121,12 @@ class Shipper:
             StorageUnavailableError: If it cannot be read.
         """
         shutil.rmtree(self._pins, ignore_errors=True)
-        self._shipped = set(self._there.steps())
-        for step in sorted(self._shipped):
+        there = self._there.steps()
+        # What came after what is known to be whole may be another's last
+        # doing before it died: it is gone through once more.
+        known = -1 if self.durable.step is None else self.durable.step
+        self._shipped = {step for step in there if step <= known}
+        for step in there:
             with contextlib.suppress(DamagedCheckpointError):
                 manifest = self._there.manifest(step)
                 if self._fence.hold.is_void(step, attempt=manifest.attempt):

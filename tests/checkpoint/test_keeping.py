@@ -38,6 +38,16 @@ def measured(*losses: float | None) -> list[Commit]:
     ]
 
 
+def test_which_of_two_is_saved_if_only_one_can_be() -> None:
+    """The better one, for who keeps the best, and the newer one otherwise."""
+    better, worse = measured(0.1, 0.5)
+    best = KeepBest("loss", 2)
+    for policy in (best, KeepAnyOf((KeepLast(2), best))):
+        assert policy.prefers(better, worse)
+        assert not policy.prefers(worse, better)
+    assert KeepLast(2).prefers(worse, better)
+
+
 @pytest.mark.parametrize(
     ("policy", "steps", "expected"),
     [

@@ -76,6 +76,15 @@ def test_every_dtype(name: str) -> None:
     assert bits_of(arrays) == bits_of(found)
 
 
+@pytest.mark.parametrize("name", [r"\ud800layers", r"\udfff"])
+def test_a_name_that_is_no_text(name: str) -> None:
+    """A header may hold half a character, which nobody can write again."""
+    content = written({"x" * len(name): np.arange(3.0)})
+    forged = content.replace(b"x" * len(name), name.encode())
+    with pytest.raises(ValueError, match="not a safetensors header"):
+        read(forged)
+
+
 def test_the_dtypes_are_all() -> None:
     """The dtypes above are all that a file of ours can hold."""
     assert {dtype_of(name) for name in DTYPES} == set(module._DTYPES.values())

@@ -10,6 +10,7 @@ from directories import attempt, beat, commit, damage
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.main import main
+from colab_keras_bg.journal.metrics import MetricsJournal
 from colab_keras_bg.report.verification import Verification
 
 
@@ -144,6 +145,49 @@ def test_what_a_kill_leaves_is_no_damage(
         exit_status.DONE,
         "nothing is damaged; 3 checkpoint(s) whole",
     )
+
+
+@pytest.mark.parametrize("step", [5, 10])
+def test_a_commit_is_gone(
+    step: int, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint that was to be kept and is gone is listed, any of them."""
+    (run / f"checkpoints/step-{step:09d}/manifest.json").unlink()
+    status, printed = verify(run, capsys)
+    assert status == exit_status.FAILED
+    assert f"DAMAGED  checkpoint of step {step}: it is gone\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (None, "shorter than"),
+        ("", "shorter than"),
+        ('{"step": 5}\n', "shorter than"),
+        ('{"step": 5}\n{"step": 11}\n', "not what"),
+        ('{"step": 5}\n{"step": 10}\n{"step": 12}\n', None),
+    ],
+)
+def test_reports_that_are_not_what_they_were(
+    content: str | None,
+    what: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was reported up to the last commit is compared; later is not."""
+    path = tmp_path / "metrics.jsonl"
+    with attempt(tmp_path, exit_status=75) as directory:
+        path.write_text('{"step": 5}\n{"step": 10}\n')
+        directory.publish(
+            step=None, committed=None, reports=MetricsJournal(path).sync()
+        )
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    status, printed = verify(tmp_path, capsys)
+    assert (what is None) == (status == exit_status.DONE)
+    told = f"metrics.jsonl: it is {what} it was at the last commit"
+    assert what is None or told in printed
 
 
 def test_everything_is_listed(

@@ -37,6 +37,15 @@ def test_packed_and_unpacked(name: str) -> None:
     assert described(VALUES[name]) == described(found)
 
 
+def test_what_was_packed_does_not_change() -> None:
+    """A callback goes on writing to its arrays while they are saved."""
+    mine = np.zeros(3)
+    arrays: Arrays = {}
+    pack({"seen": mine}, "x", arrays)
+    mine += 1
+    assert not arrays["x/seen"].any()
+
+
 def described(value: Any) -> Any:
     """A value as something that compares."""
     if hasattr(value, "dtype"):

@@ -191,6 +191,8 @@ def test_the_best_wait_for_a_save_in_flight(
         assert not run.saves.due(5, measured={"score": float("nan")})
         assert run.saves.due(6, measured={"score": 4.0})
         run.saves.save(6, values(), {}, measured={"score": 4.0})
+        # A worse one does not take the place of the better that waits.
+        assert not run.saves.due(8, measured={"score": 4.5})
         slow.go_on.set()
     assert steps(tmp_path / "run") == [1, 6]
 

@@ -110,6 +110,70 @@ def test_saved_model(tmp_path: Path) -> None:
     assert np.allclose(loaded.serve(X), model.predict(X, verbose=0), atol=1e-6)
 
 
+def normalizing() -> keras.Model:
+    """A model with a layer that computes from its variables beforehand."""
+    norm = layers.Normalization()
+    norm.adapt(100 + 7 * X)
+    model = keras.Sequential([keras.Input((12,)), norm, layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize("kind", ["keras", "saved", "restored"])
+def test_what_layers_derive_from_their_variables(
+    kind: str, tmp_path: Path
+) -> None:
+    """`Normalization` computes with the values that were put in."""
+    if kind == "saved" and keras.backend.backend() != "tensorflow":
+        pytest.skip("a SavedModel is TensorFlow's")
+    model = trained(tmp_path / "run", normalizing)
+    expected = np.asarray(model(X))
+    if kind == "restored":
+        fresh = keras.Sequential(
+            [keras.Input((12,)), layers.Normalization(), layers.Dense(1)]
+        )
+        bg.restore(fresh, tmp_path / "run")
+        found = fresh(X)
+    elif kind == "keras":
+        bg.export(tmp_path / "run", tmp_path / "a.keras")
+        found = keras.models.load_model(tmp_path / "a.keras")(X)
+    else:
+        import tensorflow as tf
+
+        bg.export(tmp_path / "run", tmp_path / "a")
+        found = tf.saved_model.load(str(tmp_path / "a")).serve(
+            X.astype("float32")
+        )
+    assert np.allclose(np.asarray(found), expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+def test_a_file_called_weights(tmp_path: Path) -> None:
+    """`weights.h5` is a name for weights, too."""
+    model = trained(tmp_path / "run")
+    bg.export(tmp_path / "run", tmp_path / "weights.h5")
+    other = functional()
+    (tmp_path / "weights.h5").rename(tmp_path / "a.weights.h5")
+    other.load_weights(tmp_path / "a.weights.h5")
+    assert np.array_equal(other.get_weights()[0], model.get_weights()[0])
+
+
+@pytest.mark.parametrize("step", [21, None])
+@pytest.mark.parametrize("damaged", ["final", "checkpoints"])
+def test_damage_beside_what_is_whole(
+    step: int | None, damaged: str, tmp_path: Path
+) -> None:
+    """If the same step lies there twice, one that is whole suffices."""
+    trained(tmp_path / "run")
+    for path in (tmp_path / "run" / damaged).rglob("state-*"):
+        path.write_bytes(b"{}")
+    out = tmp_path / "a.keras"
+    if (step, damaged) == (21, "checkpoints"):
+        step = None
+    assert 21 == bg.export(tmp_path / "run", out, step=step)
+    assert out.exists()
+
+
 def test_a_step_of_many(tmp_path: Path) -> None:
     """A step that is asked for is exported as it was then."""
     run_dir = tmp_path / "run"
@@ -255,6 +319,9 @@ def hostile(change: Any) -> str:
 HOSTILE = {
     "a module": lambda c, la: la.update(module="os", class_name="system"),
     "a class of a module": lambda c, la: la.update(module="subprocess"),
+    "a class behind a dot": lambda c, la: la.update(
+        module="keras", class_name="layers.Lambda"
+    ),
     "Lambda": lambda c, la: la.update(class_name="Lambda"),
     "code": lambda c, la: la["config"].update(
         activation={"class_name": "__lambda__", "config": {"value": "x"}}
