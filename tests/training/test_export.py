@@ -141,9 +141,8 @@ def test_what_layers_derive_from_their_variables(
         import tensorflow as tf
 
         bg.export(tmp_path / "run", tmp_path / "a")
-        found = tf.saved_model.load(str(tmp_path / "a")).serve(
-            X.astype("float32")
-        )
+        loaded = tf.saved_model.load(str(tmp_path / "a"))
+        found = loaded.serve(X.astype("float32"))
     assert np.allclose(np.asarray(found), expected, atol=1e-5)
 
 
