@@ -326,6 +326,11 @@ def loaded_by(*modules: str) -> list[str]:
         ["colab_keras_bg.cli.status", "colab_keras_bg.report.status"],
         ["colab_keras_bg.cli.verify", "colab_keras_bg.report.verification"],
         ["colab_keras_bg.run", "colab_keras_bg.errors"],
+        [
+            "colab_keras_bg.sidecar.process",
+            "colab_keras_bg.sidecar.__main__",
+            "colab_keras_bg.storage.gcs",
+        ],
     ],
     ids=lambda modules: modules[0],
 )

@@ -97,6 +97,9 @@ class GcsStorage(Storage):
             raise StorageRefusedError(
                 self._url, cause="there are no credentials", advice=LOGIN
             ) from error
+        # What it would ask of the bucket in threads of its own, for traces, is
+        # nobody's wish, needs another permission, and outlives us.
+        self._client._bucket_metadata_cache = None
         # The session that the client itself sends by: for counting, and for
         # bodies that it would hold in memory.
         self._session = self._client._http

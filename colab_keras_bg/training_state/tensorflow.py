@@ -1,8 +1,9 @@
 """TensorFlow: snapshots that share buffers, iterators as bytes.
 
-Invariant: reading a variable here neither copies it nor waits for the disk.
-A read shares the variable's buffer, and the next assignment, finding it
-shared, makes a new one; so the values held stay what they were.
+Invariant: the values held stay what they were, and nothing here waits for the
+disk. A read shares the variable's buffer, and the next assignment, finding it
+shared, makes a new one. TensorFlow itself copies at the read what was ever
+updated in a few rows only: an embedding under an optimizer without momentum.
 """
 
 from __future__ import annotations

@@ -94,6 +94,7 @@ def test_environment_leads_here(
     for key, value in server.environment.items():
         monkeypatch.setenv(key, value)
     client = storage.Client(project="none")
+    client._bucket_metadata_cache = None  # See gcs.py.
     put(client.bucket("bucket"), "a", b"12")
     assert b"12" == client.bucket("bucket").blob("a").download_as_bytes()
     assert b"12" == server.objects("bucket")["a"].content
