@@ -1,8 +1,9 @@
 """What it costs to read a checkpoint back, verified, into the variables.
 
-The peers are `safetensors`, reading the same file without verifying it, and
-Keras' own `load_weights` of a `.weights.h5` with the optimizer in it, which is
-what `BackupAndRestore` does.
+The peers are `safetensors`, reading the same file without verifying it; Keras'
+own `load_weights` of a `.weights.h5` with the optimizer in it, which is what
+`BackupAndRestore` does, and of what `OrbaxCheckpoint` has saved; and
+`tf.train.CheckpointManager`, on TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import keras
 import numpy as np
 import safetensors.numpy
 
-from benchmarks.saving import model_of
+from benchmarks.saving import checkpoint_manager, model_of
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.training_state.snapshot import Snapshots, assign
@@ -34,6 +35,26 @@ def timed(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def _peers(model: Any, directory: Path) -> dict[str, Callable[[], Any]]:
+    """How they read back what they have saved, each by itself."""
+    whole = directory / "peer.weights.h5"
+    model.save_weights(whole)
+    peers = {"load_weights": lambda: model.load_weights(whole)}
+    if hasattr(keras.callbacks, "OrbaxCheckpoint"):
+        orbax = directory / "orbax"
+        saving = keras.callbacks.OrbaxCheckpoint(str(orbax), save_freq="epoch")
+        x, y = np.zeros((2, 4), "float32"), np.zeros((2, 1), "float32")
+        model.fit(x, y, verbose=0, callbacks=[saving])
+        peers["OrbaxCheckpoint"] = lambda: model.load_weights(orbax)
+    if keras.backend.backend() == "tensorflow":
+        manager = checkpoint_manager(model, directory / "manager")
+        path = manager.save()
+        peers["CheckpointManager"] = lambda: manager.checkpoint.restore(
+            path
+        ).assert_consumed()
+    return peers
 
 
 def main() -> None:
@@ -51,8 +72,7 @@ def main() -> None:
         manifest = store.save(1, attempt=1, tensors=tensors, state={})
         folder = directory / "checkpoints/step-000000001"
         file = folder / manifest.tensors_file
-        whole = directory / "peer.weights.h5"
-        model.save_weights(whole)
+        peers = _peers(model, directory)
 
         def ours() -> None:
             fresh = CheckpointStore(LocalStorage(directory))
@@ -74,7 +94,7 @@ def main() -> None:
                 "safetensors",
                 "ours, reading",
                 "safetensors, reading",
-                "load_weights",
+                *peers,
             )
         }
         for _ in range(rounds):
@@ -82,9 +102,8 @@ def main() -> None:
             found["safetensors"].append(timed(peer))
             found["ours, reading"].append(timed(reading))
             found["safetensors, reading"].append(timed(peer_reading))
-            found["load_weights"].append(
-                timed(lambda: model.load_weights(whole))
-            )
+            for name, load in peers.items():
+                found[name].append(timed(load))
     finally:
         shutil.rmtree(directory)
     size = sum(math.prod(v.shape) * 4 for v in variables.values())

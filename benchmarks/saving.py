@@ -29,6 +29,9 @@ import colab_keras_bg as bg
 
 STEPS_BETWEEN = 4
 SAVES = 4
+# Beyond so many variables, they are counted up at each step, not trained:
+# TensorFlow would trace the gradients of ten thousand for ten minutes.
+MOST_TRAINED = 3000
 
 
 def model_of(megabytes: int, variables: int) -> keras.Model:
@@ -38,8 +41,10 @@ def model_of(megabytes: int, variables: int) -> keras.Model:
         megabytes: Of weights and Adam's two slots together.
         variables: How many of the three kinds together.
     """
-    layers = max(1, variables // 3)
-    side = max(2, math.isqrt((megabytes << 20) // 4 // 3 // layers))
+    counted = max(0, variables - MOST_TRAINED)
+    layers = max(1, (variables - counted) // 3)
+    share = (megabytes << 20) // 4 // (3 * layers + counted)
+    side = max(2, math.isqrt(share))
 
     class Parallel(keras.Model):
         """As many weights as asked for; a step touches each."""
@@ -49,11 +54,22 @@ def model_of(megabytes: int, variables: int) -> keras.Model:
                 self.add_weight(shape=(side, side), name=f"kernel_{i}")
                 for i in range(layers)
             ]
+            self.counts = [
+                self.add_weight(
+                    shape=(side, side),
+                    initializer="zeros",
+                    trainable=False,
+                    name=f"count_{i}",
+                )
+                for i in range(counted)
+            ]
 
         def call(self, x: Any) -> Any:
             total = keras.ops.sum(x, axis=1, keepdims=True)
             for kernel in self.kernels:
                 total = total + keras.ops.mean(kernel[:1]) * 1e-3
+            for count in self.counts:
+                count.assign_add(keras.ops.ones_like(count))
             return total
 
     model = Parallel()
@@ -107,22 +123,22 @@ class Between(keras.callbacks.Callback):
         pass
 
 
-def _manager_callback(directory: Path) -> Any:
+def checkpoint_manager(model: Any, directory: Path) -> Any:
+    """TensorFlow's, over the training state of a model."""
     import tensorflow as tf
 
+    tracked = tf.train.Checkpoint(
+        **{str(i): v.value for i, v in enumerate(model.variables)},
+        **{f"o{i}": v.value for i, v in enumerate(model.optimizer.variables)},
+    )
+    return tf.train.CheckpointManager(tracked, str(directory), max_to_keep=2)
+
+
+def _manager_callback(directory: Path) -> Any:
     class Manager(keras.callbacks.Callback):
         def set_model(self, model: Any) -> None:
             super().set_model(model)
-            tracked = tf.train.Checkpoint(
-                **{str(i): v.value for i, v in enumerate(model.variables)},
-                **{
-                    f"o{i}": v.value
-                    for i, v in enumerate(model.optimizer.variables)
-                },
-            )
-            self.manager = tf.train.CheckpointManager(
-                tracked, str(directory), max_to_keep=2
-            )
+            self.manager = checkpoint_manager(model, directory)
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if (batch + 1) % STEPS_BETWEEN == 0:

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-from types import FrameType
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.as_main import (
@@ -24,6 +23,7 @@ from colab_keras_bg.cli.as_main import (
 )
 from colab_keras_bg.cli.programs import Program
 from colab_keras_bg.cli.supervisor import ENVIRONMENT
+from colab_keras_bg.cli.termination import exit_on_sigterm
 from colab_keras_bg.errors import (
     BackgroundTrainingError,
     RunHeldError,
@@ -46,8 +46,7 @@ def main() -> int:
     handover = json.loads(os.environ.pop(ENVIRONMENT))
     _die_with(handover["supervisor"])
     program = Program.from_json(handover["program"])
-    signal.signal(signal.SIGTERM, _terminated)
-    os.register_at_fork(after_in_child=_forget_handler)
+    exit_on_sigterm(exit_status.RESUMABLE)
     run = Run(handover["run_dir"], **handover["settings"])
     run.share(attempt=handover["attempt"], lock_handle=handover["lock_handle"])
     status = exit_status.FAILED
@@ -135,21 +134,6 @@ def _status_of(ended: SystemExit) -> int:
         return ended.code & 0xFF
     print(ended.code, file=sys.stderr, flush=True)  # As Python does.
     return exit_status.FAILED
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    """Ends the program as `sys.exit` would: the save in flight is finished."""
-    raise SystemExit(exit_status.RESUMABLE)
-
-
-def _forget_handler() -> None:
-    """In a forked child: SIGTERM is how pools of data workers end theirs.
-
-    A handler of Python only runs once the main thread does, which may wait for
-    a lock meanwhile; the signal may have gone to another thread.
-    """
-    if signal.getsignal(signal.SIGTERM) is _terminated:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _die_with(supervisor: int) -> None:

@@ -315,12 +315,10 @@ def _train(request: dict[str, Any], out: Path) -> None:
     from harness import Settled, Witness, end_of
 
     import colab_keras_bg as bg
+    from colab_keras_bg.cli.termination import exit_on_sigterm
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _terminated)
-    os.register_at_fork(  # As there, too.
-        after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    )
+    exit_on_sigterm(75)  # As under `colab-keras-bg train`.
     case = CASES[request["case"]]
     if request["deterministic"]:
         import tensorflow as tf
@@ -371,10 +369,6 @@ def _scramble() -> None:
         import torch
 
         torch.manual_seed(99)
-
-
-def _terminated(number: int, frame: Any) -> None:
-    raise SystemExit(75)  # As under `colab-keras-bg train`.
 
 
 def _strike(kind: str) -> None:
