@@ -19,18 +19,28 @@ from typing import TYPE_CHECKING, Any
 
 from colab_keras_bg.checkpoint.keeping import keep_policy
 from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
-from colab_keras_bg.errors import RunHeldError, StorageError, UsageError
+from colab_keras_bg.durability import patience
+from colab_keras_bg.errors import (
+    BackgroundTrainingError,
+    RunHeldError,
+    StorageError,
+    StorageUnavailableError,
+    UsageError,
+)
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.journal.metrics import METRICS, MetricsJournal
-from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.run_directory import RunDirectory, directory_of
 from colab_keras_bg.saving import Saves
-from colab_keras_bg.storage.urls import local_directory
+from colab_keras_bg.sidecar.exchange import Report
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["Run", "current_run", "open_run"]
+
+# How long the end of an attempt is waited for, until it is durable.
+_DONE_SECS, _ENDED_SECS = 3600.0, 60.0
 
 _open_runs: dict[Path, Run] = {}
 _current: list[Run] = []
@@ -54,7 +64,8 @@ class Run:
         ```
 
     Attributes:
-        path: The absolute path of the run directory.
+        path: The absolute path of the run directory, or of its local end.
+        address: The run directory, as people write it: a path, or a URL.
         seed: The seed given on the command line, or None.
         saves: Its checkpoints.
     """
@@ -70,13 +81,17 @@ class Run:
         monitor: str = "val_loss",
         mode: str = "auto",
         start_over: bool = False,
+        take_over: bool = False,
+        max_undurable: str | None = None,
         seed: int | None = None,
         command: Sequence[str] = (),
     ) -> None:
         """Checks the arguments; nothing is touched before `open`.
 
         Args:
-            run_dir: Where the run lives: a local path.
+            run_dir: Where the run lives: a local path, or `gs://bucket/folder`.
+                Then it is written on this machine's disk first, and shipped
+                from there in the background.
             save_freq: When to save: `"epoch"`, a number of batches, a time
                 such as `"30s"` or `"10m"`, or `"auto"`; several with
                 `+` between.
@@ -88,15 +103,33 @@ class Run:
             monitor: The metric's name in the logs of an epoch.
             mode: `"min"`, `"max"`, or `"auto"`, by the name.
             start_over: Whether to set aside what the directory holds, under
-                another name beside it, and begin anew.
+                another name beside it, and begin anew. Not in a bucket.
+            take_over: Whether to take a run in a bucket from a machine that
+                seems to live. What that one still commits is void.
+            max_undurable: Ends the training, to be continued, when nothing
+                has become durable for so long, such as `"30m"`.
             seed: A seed for whoever asks the run for one.
             command: What was asked for, for the record.
 
         Raises:
             UsageError: If an argument cannot be meant.
         """
-        self._directory = RunDirectory(run_dir)
+        keep: dict[str, Any] = {
+            "keep_last": keep_last,
+            "keep_every": keep_every,
+            "keep_best": keep_best,
+            "monitor": monitor,
+            "mode": mode,
+        }
+        self._directory = RunDirectory(
+            run_dir,
+            keep=keep,
+            take_over=take_over,
+            max_undurable_secs=patience(max_undurable),
+        )
         self.path = self._directory.path
+        self.address = self._directory.address
+        self._lost: BackgroundTrainingError | None = None
         self.seed = seed
         self._start_over = start_over
         self._command = tuple(command)
@@ -105,13 +138,7 @@ class Run:
             self._directory,
             self._metrics,
             save_policy=save_policy(save_freq),
-            keep_policy=keep_policy(
-                keep_last,
-                keep_every,
-                keep_best=keep_best,
-                monitor=monitor,
-                mode=mode,
-            ),
+            keep_policy=keep_policy(**keep),
         )
         self._heartbeat = Heartbeat(self._directory.storage, self._vital_signs)
         self._supervised = False
@@ -127,11 +154,16 @@ class Run:
 
     @property
     def durable_step(self) -> int | None:
-        """The newest committed step, or None.
+        """The newest step that survives the loss of this machine, or None.
 
-        A local run directory is as durable as this machine's disk.
+        In a bucket: the newest that it has acknowledged, and that was
+        verified there. A local run directory is as durable as this machine's
+        disk.
         """
-        return self._directory.head.step
+        if not self._directory.is_remote:
+            return self._directory.head.step
+        found = self._directory.durability.report()
+        return None if found is None else found.durable_step
 
     @property
     def is_open(self) -> bool:
@@ -202,7 +234,8 @@ class Run:
             RunHeldError: If another live attempt holds the run.
             NoUsableCheckpointError: If there are checkpoints and none
                 verifies. Nothing is changed then.
-            StorageUnavailableError: If the directory cannot be read.
+            StorageUnavailableError: If the directory cannot be read, or the
+                bucket cannot be reached.
         """
         if self.is_open:
             return
@@ -241,6 +274,7 @@ class Run:
                 )
             except StorageError as error:
                 say(f"how this attempt ended could not be recorded: {error}")
+            self._make_durable()
         self._directory.release()
         _open_runs.pop(self.path, None)
         atexit.unregister(self._at_exit)
@@ -288,8 +322,16 @@ class Run:
             self._directory.went_on_from(step)
 
     def at_step(self, step: int, *, epoch: int) -> None:
-        """Tells the run how far training has come."""
+        """Tells the run how far training has come.
+
+        Raises:
+            RunHeldError: If another machine has taken the run over.
+            StorageUnavailableError: If nothing has become durable for longer
+                than it may take.
+        """
         self._step, self._epoch = step, epoch
+        if self._lost is not None:
+            raise self._lost
 
     def report(self, values: Mapping[str, Any], **more: Any) -> None:
         """Adds a line to `metrics.jsonl`, at the present step.
@@ -316,17 +358,42 @@ class Run:
         self._heartbeat.start()
         atexit.register(self._at_exit)
 
+    def _make_durable(self) -> None:
+        """Waits, a while, until all of it is where it lasts."""
+        secs = _DONE_SECS if self._state == "done" else _ENDED_SECS
+        try:
+            self._directory.durability.finish(patience_secs=secs)
+        except RunHeldError as error:
+            say(str(error))
+        except KeyboardInterrupt:
+            say("not waited for; it is shipped as long as this machine lives")
+
     def _vital_signs(self) -> dict[str, Any]:
+        directory = self._directory
+        durable = directory.head.step, directory.head.committed
+        shipping: dict[str, Any] = {}
+        problem = None
+        if directory.is_remote:
+            try:
+                directory.durability.look_after()
+            except (RunHeldError, StorageUnavailableError) as error:
+                self._lost = error
+            found = directory.durability.report() or Report()
+            durable = found.durable_step, found.durable_since
+            problem = found.problem
+            shipping = {"waiting": found.waiting, "traffic": found.traffic}
         return {
             "state": self._state,
             "step": self._step,
             "epoch": self._epoch,
-            "durable_step": self._directory.head.step,
-            "durable_since": self._directory.head.committed,
-            "attempt": self._directory.attempt,
+            "durable_step": durable[0],
+            "durable_since": durable[1],
+            "committed_step": directory.head.step,
+            "shipping": shipping,
+            "attempt": directory.attempt,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "problem": self.saves.problem,
+            "problem": self.saves.problem or problem,
             "saves": self.saves.explained(),
             "best": self.saves.best,
         }
@@ -342,7 +409,7 @@ def open_run(run_dir: str | os.PathLike[str], **settings: Any) -> Run:
         run_dir: The run directory.
         **settings: As for `Run`, used if it is new.
     """
-    run = _open_runs.get(local_directory(run_dir))
+    run = _open_runs.get(directory_of(run_dir))
     if run is None:
         run = Run(run_dir, **settings)
         run.open()

@@ -2,6 +2,8 @@
 
 Invariant: nothing that is stored is changed before the lock is held and it
 is sure that the run can go on. Written records are complete at every moment.
+Of a run that lies far away this is the local end, the spool: a sidecar takes
+the run there, fetches what is needed and ships what is written here.
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from colab_keras_bg._version import __version__
-from colab_keras_bg.checkpoint.head import HEAD, Head
-from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
+from colab_keras_bg.checkpoint.head import Head
+from colab_keras_bg.checkpoint.store import Checkpoint
+from colab_keras_bg.durability import Durability
 from colab_keras_bg.errors import NoSpaceError, UsageError
 from colab_keras_bg.journal.announce import say
-from colab_keras_bg.journal.attempts import Attempt, Attempts
-from colab_keras_bg.journal.progress import ProgressBar
+from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.storage.filesystem import PosixFileSystem
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
@@ -30,44 +33,81 @@ from colab_keras_bg.storage.records import (
     read_record,
     write_record,
 )
-from colab_keras_bg.storage.urls import local_directory
+from colab_keras_bg.storage.urls import is_url, local_directory, spool_of
+from colab_keras_bg.stored_run import DONE, RUN, StoredRun
 
-__all__ = ["DONE", "RUN", "RunDirectory"]
+__all__ = ["DONE", "RUN", "RunDirectory", "directory_of"]
 
 _FORMAT = "colab_keras_bg.run/1"
-RUN = "run.json"
-DONE = "DONE"
+# Where the local ends of runs that lie far away are.
+_SPOOLS = "COLAB_KERAS_BG_SPOOLS"
 
 _attempt_of_this_process: dict[Path, int] = {}
 
 
-class RunDirectory:
+def directory_of(run_dir: str | os.PathLike[str]) -> Path:
+    """The local directory of a run: itself, or its spool.
+
+    Args:
+        run_dir: A local path, or a URL.
+
+    Raises:
+        UsageError: If the address cannot be meant.
+    """
+    if not is_url(run_dir):
+        return local_directory(run_dir)
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    spools = os.environ.get(_SPOOLS) or f"{cache}/colab_keras_bg/spools"
+    return spool_of(os.fspath(run_dir), spools=local_directory(spools))
+
+
+class RunDirectory(StoredRun):
     """The local directory of a run.
 
     Attributes:
         path: Its absolute path.
-        storage: Its objects.
-        checkpoints: What training goes on from.
-        finals: What each finished `fit` left.
-        attempts: The attempts made.
+        durability: What of it survives this machine.
         head: The newest commit, as this process knows it.
         attempt: The number of the present attempt; 0 before it begins.
     """
 
-    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+    storage: LocalStorage
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        *,
+        keep: Mapping[str, Any] = MappingProxyType({"keep_last": 2}),
+        take_over: bool = False,
+        max_undurable_secs: float | None = None,
+    ) -> None:
         """Takes an address; nothing is touched.
+
+        Args:
+            run_dir: A local path, or a URL.
+            keep: What is kept where it is shipped to: the arguments of
+                `keep_policy`.
+            take_over: Whether to take a run that lies far away from a
+                machine that lives.
+            max_undurable_secs: For how long nothing may become durable.
 
         Raises:
             UsageError: If the address cannot be meant.
         """
-        self.path = local_directory(run_dir)
-        self.storage = LocalStorage(self.path)
-        watch = ProgressBar()
-        self.checkpoints = CheckpointStore(self.storage, watch=watch)
-        self.finals = CheckpointStore(
-            self.storage, prefix="final", refers=False, watch=watch
+        self.path = directory_of(run_dir)
+        url = os.fspath(run_dir).strip().rstrip("/") if is_url(run_dir) else ""
+        super().__init__(
+            LocalStorage(self.path),
+            address=url or str(self.path),
+            is_remote=bool(url),
         )
-        self.attempts = Attempts(self.storage)
+        self.durability = Durability(
+            self.path,
+            url=url,
+            keep=keep,
+            take_over=take_over,
+            max_undurable_secs=max_undurable_secs,
+        )
         self.head = Head(run_id="", attempt=0)
         self.attempt = 0
         self._lock: DirectoryLock | None = None
@@ -94,11 +134,7 @@ class RunDirectory:
         Raises:
             StorageUnavailableError: If the directory cannot be read.
         """
-        return self.path.is_dir() and (
-            any(self.storage.exists(name) for name in (RUN, HEAD, DONE))
-            or bool(self.attempts.numbers())
-            or bool(self.checkpoints.steps() or self.finals.steps())
-        )
+        return self.path.is_dir() and super().holds_a_run()
 
     def set_aside(
         self, *, needed: Sequence[str | os.PathLike[str]] = ()
@@ -113,6 +149,11 @@ class RunDirectory:
             RunHeldError: If a live attempt holds the run.
             UsageError: If it cannot be renamed.
         """
+        if self.is_remote:
+            raise UsageError(
+                f"{self.address} cannot be set aside: a bucket cannot rename "
+                "a folder. To begin anew, give another run directory."
+            )
         if not self.holds_a_run():
             return
         for place in (os.getcwd(), *needed):
@@ -151,11 +192,13 @@ class RunDirectory:
             RunHeldError: If another live attempt holds the run.
             NoUsableCheckpointError: If there are checkpoints and none
                 verifies.
-            StorageUnavailableError: If the directory cannot be read.
+            StorageUnavailableError: If the directory cannot be read, or where
+                it is shipped to cannot be reached.
         """
         self._check_writable()
         self._lock = self._acquire()
         try:
+            self.durability.begin()
             self.head = self._read_head()
             return self.checkpoints.latest(expected=self.head.step)
         except BaseException:
@@ -274,14 +317,6 @@ class RunDirectory:
                     ended=time.time(), exit_status=exit_status, reason=reason
                 )
             )
-
-    def done(self) -> dict[str, Any] | None:
-        """What DONE says; None if the run is not done."""
-        try:
-            return read_record(self.storage, DONE)
-        except DamagedRecordError as error:
-            say(str(error))
-            return None
 
     def mark_done(
         self, *, step: int | None, reason: str, command: Sequence[str]

@@ -17,7 +17,7 @@ from colab_keras_bg.callbacks.restore import chosen_checkpoint, put_in
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
-from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.stored_run import stored_run
 from colab_keras_bg.training_state.model_config import rebuilt
 
 __all__ = ["export"]
@@ -62,7 +62,7 @@ def export(
     """
     target = Path(out)
     kind = _kind(target)
-    found = chosen_checkpoint(RunDirectory(run_dir), step)
+    found = chosen_checkpoint(stored_run(run_dir), step)
     if model is None:
         try:
             model = rebuilt(found.state.get("model"))

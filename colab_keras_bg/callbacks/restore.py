@@ -18,7 +18,7 @@ from colab_keras_bg.errors import (
     UsageError,
 )
 from colab_keras_bg.journal.announce import say
-from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.stored_run import StoredRun, stored_run
 from colab_keras_bg.training_state import snapshot
 from colab_keras_bg.training_state.derived import derive
 from colab_keras_bg.training_state.variables import training_variables
@@ -70,7 +70,7 @@ def restore(
     """
     _refuse_unbuilt(model)
     _chosen(list(training_variables(model)), only=only, skip=skip)
-    found = chosen_checkpoint(RunDirectory(run_dir), step)
+    found = chosen_checkpoint(stored_run(run_dir), step)
     put_in(model, found, where=f"{run_dir}", only=only, skip=skip)
     return found.step
 
@@ -151,11 +151,11 @@ def _matching(keys: Sequence[str], patterns: Iterable[str]) -> set[str]:
     }
 
 
-def chosen_checkpoint(directory: RunDirectory, step: int | None) -> Checkpoint:
+def chosen_checkpoint(stored: StoredRun, step: int | None) -> Checkpoint:
     """The step asked for, or what a run has come to.
 
     Args:
-        directory: The run directory.
+        stored: The run.
         step: Which step; if None, what the last finished `fit` left, or else
             the newest checkpoint.
 
@@ -164,9 +164,8 @@ def chosen_checkpoint(directory: RunDirectory, step: int | None) -> Checkpoint:
         DamagedCheckpointError: If the step asked for is damaged.
         NoUsableCheckpointError: If there are checkpoints and none verifies.
     """
-    if not directory.holds_a_run():
-        raise UsageError(f"There is no run in {directory.path}.")
-    finals, checkpoints = directory.finals, directory.checkpoints
+    stored.check_holds_a_run()
+    finals, checkpoints = stored.finals, stored.checkpoints
     if step is not None:
         if step in finals.steps():
             try:
@@ -191,7 +190,7 @@ def chosen_checkpoint(directory: RunDirectory, step: int | None) -> Checkpoint:
     if final is not None and (newest is None or final.step >= newest.step):
         return final
     if newest is None:
-        raise UsageError(f"Nothing is saved in {directory.path} yet.")
+        raise UsageError(f"Nothing is saved in {stored.address} yet.")
     return newest
 
 

@@ -16,7 +16,7 @@ from absl import flags
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command, one_name
 from colab_keras_bg.errors import UsageError
-from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.stored_run import stored_run
 
 __all__ = ["COMMAND"]
 
@@ -50,8 +50,7 @@ def _run(values: Any, names: Sequence[str]) -> int:
     run_dir = one_name(names, what="RUN_DIR")
     if not values.out:
         raise UsageError("Give --out: what to write.")
-    if not RunDirectory(run_dir).holds_a_run():  # Before Keras is imported.
-        raise UsageError(f"There is no run in {run_dir}.")
+    stored_run(run_dir).check_holds_a_run()  # Before Keras is imported.
     from colab_keras_bg.digits.quiet import start_backend
 
     start_backend()

@@ -15,14 +15,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.programs import Program
-from colab_keras_bg.errors import StorageError
+from colab_keras_bg.errors import (
+    BackgroundTrainingError,
+    RunHeldError,
+    StorageError,
+    StorageUnavailableError,
+)
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import attempt_directory
 from colab_keras_bg.run_directory import RunDirectory
@@ -40,7 +45,13 @@ _FORWARDED = (
     signal.SIGUSR2,
     signal.SIGCONT,
 )
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_SECS = 0.1
+_WATCH_SECS = 1.0
+# How long a trainer may take to end, once it is asked to.
+_GRACE_SECS = 60.0
+# How long the end of an attempt is waited for, until it is durable.
+_DONE_SECS, _ENDED_SECS = 3600.0, 60.0
 
 
 class Supervisor:
@@ -71,6 +82,10 @@ class Supervisor:
         self._deterministic = deterministic
         self._child: subprocess.Popen[bytes] | None = None
         self._pending: list[int] = []
+        self._given_up = False  # Waiting until all is durable.
+        # Why we have ended the trainer.
+        self._ended_by: BackgroundTrainingError | None = None
+        self._ended_at = 0.0
 
     def run(self) -> int:
         """Runs the program to its end.
@@ -89,8 +104,10 @@ class Supervisor:
             with self._signals():
                 self._directory.begin_attempt(command=self._command)
                 attempt = self._directory.attempt
-                say(f"run {self._directory.path}, attempt {attempt}{step}")
+                say(f"run {self._directory.address}, attempt {attempt}{step}")
                 status, reason = exit_status.of_child(self._watch())
+                if self._ended_by is not None:
+                    status, reason = _own_status(self._ended_by)
                 return self._end(
                     status, reason, secs=time.monotonic() - started
                 )
@@ -113,16 +130,30 @@ class Supervisor:
         self._child = child
         for number in self._pending:
             child.send_signal(number)
-        status = _show_until_ended(child, path)
+        status = _show_until_ended(child, path, watch=self._look_after)
         if status < 0:  # Its data workers wait for it for ever.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
         return status
 
+    def _look_after(self) -> None:
+        """Sees to what is shipped; ends a trainer whose run is lost."""
+        assert self._child is not None  # noqa: S101 - called while it lives
+        if self._ended_by is not None:
+            if time.monotonic() - self._ended_at > _GRACE_SECS:
+                self._child.kill()
+            return
+        try:
+            self._directory.durability.look_after()
+        except (RunHeldError, StorageUnavailableError) as error:
+            say(f"the training is ended: {error}")
+            self._ended_by, self._ended_at = error, time.monotonic()
+            self._child.terminate()
+
     def _environment(self) -> dict[str, str]:
         handover = {
             "supervisor": os.getpid(),
-            "run_dir": str(self._directory.path),
+            "run_dir": self._directory.address,
             "attempt": self._directory.attempt,
             "lock_handle": self._directory.lock_handle,
             "program": self._program.to_json(),
@@ -145,6 +176,8 @@ class Supervisor:
                 self._pending.append(number)
             elif self._child.poll() is None:
                 self._child.send_signal(number)
+            elif number in _ENDING:
+                self._given_up = True
 
         # Under `nohup`, SIGHUP stays ignored, here and in the trainer.
         before = {
@@ -157,6 +190,19 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _make_durable(self, status: int) -> bool:
+        """Waits, a while, until all of it is where it lasts."""
+        if status == exit_status.HELD:
+            return True  # It is another's.
+        secs = _DONE_SECS if status == exit_status.DONE else _ENDED_SECS
+        try:
+            return self._directory.durability.finish(
+                patience_secs=secs, given_up=lambda: self._given_up
+            )
+        except RunHeldError as error:
+            say(str(error))
+            return False
 
     def _end(self, status: int, reason: str, *, secs: float) -> int:
         """Records the end and tells it; returns the exit status."""
@@ -171,6 +217,9 @@ class Supervisor:
         except StorageError as error:
             say(f"{reason}, which could not be recorded: {error}")
             return status or exit_status.FAILED
+        if not self._make_durable(status):
+            status = status or exit_status.RESUMABLE
+            reason += ", and not all of it is durable"
         if status == exit_status.DONE:
             at = "" if newest is None else f" at step {newest}"
             say(f"done{at}, after {secs:.0f} s")
@@ -185,14 +234,27 @@ class Supervisor:
         return status
 
 
-def _show_until_ended(child: subprocess.Popen[bytes], path: Path) -> int:
+def _own_status(error: BackgroundTrainingError) -> tuple[int, str]:
+    """The exit status of an attempt that we have ended, and the reason."""
+    if isinstance(error, RunHeldError):
+        return exit_status.HELD, "another machine has taken the run over"
+    return exit_status.RESUMABLE, "too little has become durable"
+
+
+def _show_until_ended(
+    child: subprocess.Popen[bytes], path: Path, *, watch: Callable[[], None]
+) -> int:
     """Shows the console while the trainer lives, and what is left after."""
+    watched = time.monotonic()
     with path.open("rb") as console:
         while True:
             ended = child.poll() is not None
             _show(console.read())
             if ended:
                 return child.wait()
+            if time.monotonic() - watched > _WATCH_SECS:
+                watch()
+                watched = time.monotonic()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(_POLL_SECS)
 

@@ -21,9 +21,11 @@ from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command
 from colab_keras_bg.cli.programs import Program
 from colab_keras_bg.cli.supervisor import Supervisor
+from colab_keras_bg.durability import patience
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.stored_run import StoredRun, stored_run
 
 __all__ = ["COMMAND"]
 
@@ -35,7 +37,8 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "run_dir",
         None,
-        "Where the run lives. Default: runs/ and the program's name.",
+        "Where the run lives: a path, or gs://bucket/folder. Default: runs/ "
+        "and the program's name.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -106,7 +109,21 @@ def _define(values: flags.FlagValues) -> None:
         "start_over",
         False,
         "Begin anew: the run that is there gets another name beside it; "
-        "nothing is deleted.",
+        "nothing is deleted. Not in a bucket.",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "take_over",
+        False,
+        "Take a run in a bucket from a machine that seems to live; what that "
+        "one still commits is void.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "max_undurable",
+        None,
+        "End, with exit status 75, when nothing has become durable for so "
+        "long, such as 30m. Default: train on for as long as it takes.",
         flag_values=values,
     )
 
@@ -116,12 +133,18 @@ def _run(values: Any, names: Sequence[str]) -> int:
     try:
         save_policy(values.save_freq)
         keep_policy(**_kept(values))
+        max_undurable_secs = patience(values.max_undurable)
     except UsageError as error:  # It names the argument of `Run`.
         raise UsageError(f"--{error}") from None
     run_dir = values.run_dir
     if run_dir is None:
         run_dir = os.path.join("runs", program.title)
-    directory = RunDirectory(run_dir)
+    directory = RunDirectory(
+        run_dir,
+        keep=_kept(values),
+        take_over=values.take_over,
+        max_undurable_secs=max_undurable_secs,
+    )
     command = [program.kind, program.name, *program.arguments]
     seed = values.seed
     if seed is None and values.deterministic:
@@ -133,7 +156,7 @@ def _run(values: Any, names: Sequence[str]) -> int:
     if values.start_over:
         needed = [program.name] if program.kind == "file" else []
         directory.set_aside(needed=needed)
-    if _was_done(directory, command):
+    if _was_done(stored_run(run_dir), command):
         return exit_status.DONE
     return Supervisor(
         directory,
@@ -153,14 +176,14 @@ def _kept(values: Any) -> dict[str, Any]:
     return {name: getattr(values, name) for name in names}
 
 
-def _was_done(directory: RunDirectory, command: Sequence[str]) -> bool:
-    """Whether this very command was done here; says so if it was."""
-    done = directory.done() if directory.path.is_dir() else None
+def _was_done(stored: StoredRun, command: Sequence[str]) -> bool:
+    """Whether this very command was done there; says so if it was."""
+    done = stored.done()
     if done is None or done.get("command") != list(command):
         return False
     at = "" if done.get("step") is None else f", at step {done['step']}"
     say(
-        f"{directory.path} is done since {_when(done.get('time'))}{at}; "
+        f"{stored.address} is done since {_when(done.get('time'))}{at}; "
         "nothing is left to do; to train on, change its arguments, and to "
         "begin anew, add --start_over"
     )

@@ -7,6 +7,7 @@ restore none is left from beyond the restored step; so each is there once.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -131,31 +132,27 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
                 yield report
 
 
-def crc32c_of(path: Path, size_bytes: int) -> str | None:
+def crc32c_of(content: bytes, size_bytes: int) -> str | None:
     """The crc32c of the first bytes of a metrics file.
 
     Args:
-        path: The file.
+        content: What is in it.
         size_bytes: How many; None is returned if it has fewer.
     """
-    content = b""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        content = file.read(size_bytes)
     if len(content) < size_bytes:
         return None
-    return f"{google_crc32c.value(content):08x}"
+    return f"{google_crc32c.value(content[:size_bytes]):08x}"
 
 
-def damaged_lines(path: Path) -> Iterator[int]:
+def damaged_lines(content: bytes) -> Iterator[int]:
     """The numbers, from 1, of whole lines that are no reports.
 
     Args:
-        path: The file. If there is none, nothing is damaged.
+        content: What is in a metrics file.
     """
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and _parsed(line) is None:
-                yield number
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        if line.endswith(b"\n") and _parsed(line) is None:
+            yield number
 
 
 def _kept(lines: list[bytes], step: int) -> int:

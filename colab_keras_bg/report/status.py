@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from colab_keras_bg.checkpoint.head import Head
 from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.store import CheckpointStore
-from colab_keras_bg.errors import CheckpointError, UsageError
+from colab_keras_bg.durability import ago, spool_target
+from colab_keras_bg.errors import CheckpointError, StorageUnavailableError
 from colab_keras_bg.journal.announce import printable
 from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.journal.heartbeat import STATUS
-from colab_keras_bg.run_directory import DONE, RUN, RunDirectory
+from colab_keras_bg.run_directory import directory_of
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
+from colab_keras_bg.storage.urls import is_url
+from colab_keras_bg.stored_run import DONE, RUN, StoredRun, stored_run
 
 __all__ = ["RunStatus", "as_text", "read_status"]
 
 _SHOWN_STEPS = 6
+# Of a run that is far away: what a live one says, and for how long it may say
+# nothing.
+_ALIVE = ("starting", "training")
+_FRESH_SECS = 90.0
 
 
 @dataclass(frozen=True)
@@ -33,12 +42,13 @@ class RunStatus:
     """Where a run stands.
 
     Attributes:
-        run_dir: The absolute path of the run directory.
+        run_dir: The run directory: an absolute path, or a URL.
         state: `running`, `interrupted`, `done` or `failed`.
         step: Training batches consumed, as last told.
         epoch: The epoch, from 0, as last told.
-        durable_step: The newest committed step whose files look whole; None
-            if there is none.
+        durable_step: The newest step that is where the run lives, with files
+            that look whole; None if there is none. Of a spool: what its
+            sidecar has told of the far end.
         durable_since: When it was committed, in seconds since 1970.
         attempts: How many attempts there were.
         last_heartbeat: When the run last gave a sign of life, in seconds
@@ -49,6 +59,11 @@ class RunStatus:
         best: The best checkpoint that is kept as such, as last told.
         checkpoints: The committed steps, oldest first.
         damaged: What cannot be read, or is not whole at first sight.
+        committed_step: The newest step that the machine has on its disk, as
+            last told; None if it has told of none.
+        shipped_to: Where the run is shipped to; None if nowhere.
+        shipping: Of a run that is shipped: how many checkpoints wait, and
+            the requests and bytes so far, in total and per hour.
     """
 
     run_dir: str
@@ -65,6 +80,9 @@ class RunStatus:
     damaged: list[str] = field(default_factory=list)
     saves: str | None = None
     best: str | None = None
+    committed_step: int | None = None
+    shipped_to: str | None = None
+    shipping: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -81,12 +99,19 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
         UsageError: If there is no run.
         StorageUnavailableError: If the directory cannot be read.
     """
-    directory = RunDirectory(run_dir)
-    if not directory.holds_a_run():
-        raise UsageError(
-            f"There is no run in {directory.path}: give the directory that "
-            "`train` was given as --run_dir."
-        )
+    try:
+        return _status_of(stored_run(run_dir))
+    except StorageUnavailableError as error:
+        if not is_url(run_dir):
+            raise
+        here = stored_run(directory_of(run_dir))
+        if not here.holds_a_run():
+            raise
+        return replace(_status_of(here), problem=str(error))
+
+
+def _status_of(stored: StoredRun) -> RunStatus:
+    stored.check_holds_a_run()
     damaged: list[str] = []
 
     def tried(read: Callable[[], Any]) -> Any:
@@ -96,25 +121,30 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
             damaged.append(str(error))
             return None
 
-    running = DirectoryLock.holder_of(directory.path) is not None
-    storage, numbers = directory.storage, directory.attempts.numbers()
+    storage, numbers = stored.storage, stored.attempts.numbers()
     tried(lambda: read_record(storage, RUN))
     signs = tried(lambda: read_record(storage, STATUS)) or {}
     head: Head | None = tried(lambda: Head.read(storage))
     done = tried(lambda: read_record(storage, DONE))
     last: Attempt | None = None
     if numbers:
-        last = tried(lambda: directory.attempts.read(numbers[-1]))
-    steps = directory.checkpoints.steps()
-    durable = _newest_whole(directory.checkpoints, steps, damaged)
+        last = tried(lambda: stored.attempts.read(numbers[-1]))
+    steps = stored.checkpoints.steps()
+    durable = _newest_whole(stored.checkpoints, steps, damaged)
     since = durable.created if durable else None
     if head and durable and head.step == durable.step:
         since = head.committed
-    state, reason = _state(running, done, last)
+    state, reason = _state(_is_running(stored, signs), done, last)
     committed = durable.step if durable else None
     step, epoch = _told(signs, committed)
+    shipped_to = stored.address if stored.is_remote else spool_target(stored)
+    here = _typed(signs.get("committed_step"), int)
+    if shipped_to is not None and not stored.is_remote:
+        here = committed
+        committed = _typed(signs.get("durable_step"), int)
+        since = _typed(signs.get("durable_since"), float)
     return RunStatus(
-        run_dir=str(directory.path),
+        run_dir=stored.address,
         state=state,
         step=step,
         epoch=epoch,
@@ -128,7 +158,19 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
         damaged=damaged,
         saves=_typed(signs.get("saves"), str),
         best=_typed(signs.get("best"), str),
+        committed_step=here,
+        shipped_to=shipped_to,
+        shipping=_typed(signs.get("shipping"), dict, otherwise={}),
     )
+
+
+def _is_running(stored: StoredRun, signs: Mapping[str, Any]) -> bool:
+    """Whether somebody is at work; of what is far away, by its heartbeat."""
+    if not stored.is_remote:
+        path = Path(stored.address)
+        return DirectoryLock.holder_of(path) is not None
+    beat = _typed(signs.get("heartbeat"), float, otherwise=0.0)
+    return signs.get("state") in _ALIVE and time.time() - beat < _FRESH_SECS
 
 
 def _newest_whole(
@@ -190,12 +232,12 @@ def as_text(status: RunStatus, *, now: float) -> str:
     reason = "" if status.reason in ("", status.state) else f": {status.reason}"
     beat = "never"
     if status.last_heartbeat is not None:
-        beat = f"{_ago(now - status.last_heartbeat)} ago"
+        beat = f"{ago(now - status.last_heartbeat)} ago"
     rows = [
         ("run", status.run_dir),
         ("state", status.state + reason),
         ("step", step),
-        ("committed", _committed(status, now=now)),
+        ("durable" if status.shipped_to else "committed", _safe(status, now)),
         ("checkpoints", _listed(status.checkpoints)),
         ("attempts", str(status.attempts)),
         ("heartbeat", beat),
@@ -210,13 +252,20 @@ def as_text(status: RunStatus, *, now: float) -> str:
     return "\n".join(f"{name:<12} {printable(text)}" for name, text in rows)
 
 
-def _committed(status: RunStatus, *, now: float) -> str:
+def _safe(status: RunStatus, now: float) -> str:
+    """Which step is safe, since when, and where."""
     if status.durable_step is None:
-        return "nothing yet"
+        if status.committed_step is None or status.shipped_to is None:
+            return "nothing yet"
+        return f"nothing yet; step {status.committed_step} on its way there"
     since = ""
     if status.durable_since is not None:
-        since = f", {_ago(now - status.durable_since)} ago"
-    return f"step {status.durable_step}{since}, on this machine's disk"
+        since = f", {ago(now - status.durable_since)} ago"
+    where = status.shipped_to or "this machine's disk"
+    ahead = ""
+    if (status.committed_step or 0) > status.durable_step:
+        ahead = f"; step {status.committed_step} on its way there"
+    return f"step {status.durable_step}{since}, on {where}{ahead}"
 
 
 def _listed(steps: Sequence[int]) -> str:
@@ -224,15 +273,6 @@ def _listed(steps: Sequence[int]) -> str:
         return ", ".join(map(str, steps)) or "none"
     newest = ", ".join(map(str, steps[-_SHOWN_STEPS:]))
     return f"{len(steps)}, the newest: {newest}"
-
-
-def _ago(secs: float) -> str:
-    secs = max(0.0, secs)
-    if secs < 120:
-        return f"{secs:.0f} s"
-    if secs < 7200:
-        return f"{secs / 60:.0f} min"
-    return f"{secs / 3600:.1f} h"
 
 
 def _typed(value: Any, kind: type, *, otherwise: Any = None) -> Any:

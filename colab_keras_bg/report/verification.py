@@ -15,8 +15,8 @@ from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import (
     DamagedCheckpointError,
+    ObjectNotFoundError,
     StepNotFoundError,
-    UsageError,
 )
 from colab_keras_bg.journal.attempts import record_name
 from colab_keras_bg.journal.heartbeat import STATUS
@@ -25,9 +25,9 @@ from colab_keras_bg.journal.metrics import (
     crc32c_of,
     damaged_lines,
 )
-from colab_keras_bg.run_directory import DONE, RUN, RunDirectory
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
+from colab_keras_bg.stored_run import DONE, RUN, StoredRun, stored_run
 
 __all__ = ["Verification", "verify_run"]
 
@@ -49,20 +49,19 @@ def verify_run(run_dir: str | os.PathLike[str]) -> Verification:
     """Reads all of a run back.
 
     Args:
-        run_dir: The run directory.
+        run_dir: The run stored.
 
     Raises:
         UsageError: If there is no run.
         StorageUnavailableError: If the directory cannot be read.
     """
-    directory = RunDirectory(run_dir)
-    if not directory.holds_a_run():
-        raise UsageError(f"There is no run in {directory.path}.")
+    stored = stored_run(run_dir)
+    stored.check_holds_a_run()
     whole: list[str] = []
-    damaged = list(_damaged_records(directory))
+    damaged = list(_damaged_records(stored))
     for store, where in (
-        (directory.checkpoints, "checkpoint"),
-        (directory.finals, "final checkpoint"),
+        (stored.checkpoints, "checkpoint"),
+        (stored.finals, "final checkpoint"),
     ):
         for step in store.steps():
             try:
@@ -74,18 +73,18 @@ def verify_run(run_dir: str | os.PathLike[str]) -> Verification:
             else:
                 size = checkpoint.manifest.size_bytes
                 whole.append(f"{where} of step {step}: {size:,} bytes")
-    damaged.extend(_missing(directory.storage, directory.checkpoints))
+    damaged.extend(_missing(stored.storage, stored.checkpoints))
     if (
-        directory.storage.exists(DONE)
-        and directory.checkpoints.steps()
-        and not directory.finals.steps()
+        stored.storage.exists(DONE)
+        and stored.checkpoints.steps()
+        and not stored.finals.steps()
     ):
         damaged.append("final checkpoint: the run is done, and it is gone")
     return Verification(whole, damaged)
 
 
-def _damaged_records(directory: RunDirectory) -> Iterator[str]:
-    storage, attempts = directory.storage, directory.attempts
+def _damaged_records(stored: StoredRun) -> Iterator[str]:
+    storage, attempts = stored.storage, stored.attempts
     for name in (RUN, HEAD, DONE, STATUS):
         try:
             record = read_record(storage, name)
@@ -94,7 +93,7 @@ def _damaged_records(directory: RunDirectory) -> Iterator[str]:
             continue
         # HEAD is written before the first checkpoint, and after run.json.
         if record is None and (
-            (name == HEAD and directory.checkpoints.steps())
+            (name == HEAD and stored.checkpoints.steps())
             or (name == RUN and storage.exists(HEAD))
         ):
             yield f"{name}: it is gone"
@@ -106,9 +105,9 @@ def _damaged_records(directory: RunDirectory) -> Iterator[str]:
         else:
             if found is None:
                 yield f"{record_name(number)}: it is gone"
-    for number in damaged_lines(directory.path / METRICS):
+    for number in damaged_lines(_reports(stored)):
         yield f"{METRICS} line {number}: it is not a report"
-    yield from _lost_reports(directory)
+    yield from _lost_reports(stored)
 
 
 def _missing(storage: Storage, store: CheckpointStore) -> Iterator[str]:
@@ -132,14 +131,22 @@ def _gone(head: Head | None, store: CheckpointStore) -> set[int]:
     return named - set(store.steps())
 
 
-def _lost_reports(directory: RunDirectory) -> Iterator[str]:
+def _lost_reports(stored: StoredRun) -> Iterator[str]:
     """Reports that were there at the last commit, and are not as they were."""
     try:
-        head = Head.read(directory.storage)
+        head = Head.read(stored.storage)
     except DamagedRecordError:
         return  # Listed already.
     size_bytes, crc32c = head.reports if head else (0, "")
-    found = crc32c_of(directory.path / METRICS, size_bytes)
-    if size_bytes and found != crc32c and Head.read(directory.storage) == head:
+    found = crc32c_of(_reports(stored), size_bytes)
+    if size_bytes and found != crc32c and Head.read(stored.storage) == head:
         lack = "shorter than" if found is None else "not what"
         yield f"{METRICS}: it is {lack} it was at the last commit"
+
+
+def _reports(stored: StoredRun) -> bytes:
+    """What is in the metrics file; nothing if there is none."""
+    try:
+        return stored.storage.read(METRICS)
+    except ObjectNotFoundError:
+        return b""

@@ -23,7 +23,11 @@ _BLOCK_BYTES = 1 << 20
 
 
 class AppendedFile:
-    """Ships one file that is appended to."""
+    """Ships one file that is appended to.
+
+    Attributes:
+        replaced: Whether it was put anew since somebody has set this back.
+    """
 
     def __init__(self, path: Path, remote: Storage, name: str) -> None:
         """Takes the file, which need not be there yet.
@@ -36,6 +40,13 @@ class AppendedFile:
         self._path, self._remote, self._name = path, remote, name
         # What is there, as far as we know: how many bytes, and their crc32c.
         self._there: tuple[int, int] | None = None
+        self.replaced = False
+
+    @property
+    def there(self) -> tuple[int, str]:
+        """How many bytes are there, and their crc32c in hexadecimal digits."""
+        size_bytes, crc32c = self._there or (0, 0)
+        return size_bytes, f"{crc32c:08x}"
 
     def ship(self) -> bool:
         """Sends what has come.
@@ -82,6 +93,7 @@ class AppendedFile:
         file.seek(0)
         content = file.read(size_bytes)
         self._there = None
+        self.replaced = True
         self._remote.replace(self._name, content)
         self._there = len(content), google_crc32c.value(content)
 

@@ -32,6 +32,8 @@ class Orders:
         keep: What is kept there: the arguments of `keep_policy`.
         take_over: Whether to take the run from one that lives.
         finish: Whether to ship what is left and end.
+        launch: Drawn at random by whoever gives them. A sidecar that finds
+            others than it was started by ends: they have one of their own.
     """
 
     NAME = "orders.json"
@@ -40,6 +42,7 @@ class Orders:
     keep: dict[str, Any] = field(default_factory=dict)
     take_over: bool = False
     finish: bool = False
+    launch: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,12 @@ class Hold:
         ]
         return replace(
             self,
-            head=replace(self.head, attempt=first, step=step),
+            head=replace(
+                self.head,
+                attempt=first,
+                step=step,
+                steps=[s for s in self.head.steps if s <= _place(step)],
+            ),
             holder=holder,
             machine=machine,
             claimed=claimed,

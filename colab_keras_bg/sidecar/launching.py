@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -52,7 +53,12 @@ class LaunchedSidecar:
             clock: Seconds that only grow.
         """
         self._spool = spool
-        self._orders = Orders(url=url, keep=keep, take_over=take_over)
+        self._orders = Orders(
+            url=url,
+            keep=keep,
+            take_over=take_over,
+            launch=secrets.token_hex(8),
+        )
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -137,12 +143,19 @@ class LaunchedSidecar:
                 self.start()
         return found
 
-    def finish(self, *, patience_secs: float, watch: _Watch) -> Report | None:
+    def finish(
+        self,
+        *,
+        patience_secs: float,
+        given_up: Callable[[], bool] = lambda: False,
+        tell: Callable[[Report], object] = lambda _: None,
+    ) -> Report | None:
         """Has all that there is shipped, and waits for it.
 
         Args:
             patience_secs: How long to wait at most.
-            watch: Told how far it has come.
+            given_up: Whether whoever waits no longer does.
+            tell: Given what it says, again and again.
 
         Returns:
             What it last said: `"drained"` if all is durable.
@@ -154,10 +167,12 @@ class LaunchedSidecar:
         self._orders = replace(self._orders, finish=True)
         exchange.write(self._spool, self._orders)
         begun = self._clock()
-        while self._clock() - begun < patience_secs:
+        while self._clock() - begun < patience_secs and not given_up():
             found = self.look_after()
-            if found is not None and found.phase == "drained":
-                return found
+            if found is not None:
+                tell(found)
+                if found.phase == "drained":
+                    return found
             time.sleep(_POLL_SECS)
         return self.report()
 

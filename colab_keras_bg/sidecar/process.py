@@ -201,7 +201,8 @@ class Sidecar:
             here = Head.read(self._spool)
         except DamagedRecordError:
             here = None
-        before = replace(head, attempt=head.attempt - 1)
+        # Not all that is kept there is fetched.
+        before = replace(head, attempt=head.attempt - 1, steps=())
         if here is None or here.attempt < before.attempt:
             before.write(self._spool)
 
@@ -212,10 +213,13 @@ class Sidecar:
         journals_at = 0.0
         was_gone = False
         while True:
-            self._orders = exchange.read(self._path, Orders) or self._orders
+            orders = exchange.read(self._path, Orders) or self._orders
+            if orders.launch != self._orders.launch:
+                return  # A new trainer has its own sidecar.
+            self._orders = orders
             gone = DirectoryLock.holder_of(self._path) is None
             if was_gone and not gone:
-                return  # A new trainer has its own sidecar.
+                return  # The same, before it has given its orders.
             was_gone = gone
             ending = gone or self._orders.finish
             try:

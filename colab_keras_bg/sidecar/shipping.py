@@ -15,9 +15,10 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from colab_keras_bg.checkpoint.hashing import Digest, Hasher
 from colab_keras_bg.checkpoint.keeping import KeepPolicy
@@ -170,8 +171,20 @@ class Shipper:
         return False
 
     def ship_journals(self) -> bool:
-        """Ships what was reported since; returns whether there was any."""
-        return any([journal.ship() for journal in self._journals])
+        """Ships what was reported since; returns whether there was any.
+
+        Raises:
+            RunHeldError: If the run is no longer ours.
+            StorageError: If it could not be shipped now.
+        """
+        shipped = any([journal.ship() for journal in self._journals])
+        if any(journal.replaced for journal in self._journals):
+            # They were cut back: what they were at the last commit is gone.
+            head = self._fence.hold.head
+            self._fence.publish(replace(head, reports=self._reports()))
+            for journal in self._journals:
+                journal.replaced = False
+        return shipped
 
     def vouch(self, step: int) -> None:
         """Takes a step for durable that was verified when it was fetched."""
@@ -183,21 +196,32 @@ class Shipper:
         self._shipped.add(step)
         self._there.vouch(step)
         self.ship_journals()
-        head = self._fence.hold.head
-        if self._publishes and (head.step is None or step > head.step):
-            manifest = self._there.manifest(step)
-            self._fence.publish(
-                type(head)(
-                    run_id=head.run_id,
-                    attempt=max(head.attempt, manifest.attempt),
-                    step=step,
-                    committed=manifest.created,
-                )
-            )
+        doomed = self._there.superfluous(self._keep_policy)
+        if self._publishes:
+            self._publish(step, doomed)
         if self.durable.step is None or step >= self.durable.step:
             self.durable = Durable(step, self._clock())
-        for given_up in self._there.retain(self._keep_policy):
+        for given_up in doomed:
+            self._there.delete(given_up, missing_ok=True)
             self._shipped.discard(given_up)
+
+    def _publish(self, step: int, doomed: Collection[int]) -> None:
+        """Has `HEAD` say what is kept, before the rest is given up."""
+        head = self._fence.hold.head
+        kept = {commit.step for commit in self._there.commits()} - set(doomed)
+        changes: dict[str, Any] = {"steps": sorted(kept)}
+        if head.step is None or step > head.step:
+            manifest = self._there.manifest(step)
+            changes |= {
+                "attempt": max(head.attempt, manifest.attempt),
+                "step": step,
+                "committed": manifest.created,
+                "reports": self._reports(),
+            }
+        self._fence.publish(replace(head, **changes))
+
+    def _reports(self) -> tuple[int, str]:
+        return self._journals[0].there if self._journals else (0, "00000000")
 
     def _ship(self, pinned: _Pinned) -> None:
         manifest = pinned.manifest

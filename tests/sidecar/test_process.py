@@ -121,7 +121,7 @@ class Machine:
         self.directory.mark_done(
             step=self.directory.head.step, reason="done", command=["program"]
         )
-        report = self.sidecar.finish(patience_secs=60, watch=lambda *_: None)
+        report = self.sidecar.finish(patience_secs=60)
         self.directory.release()
         return report
 

@@ -1,0 +1,264 @@
+"""What of a run survives the loss of this machine, and who sees to that.
+
+Invariant: "durable" is said only of what the far end has acknowledged and
+what was verified there. Nothing here touches a network, nor waits for anybody
+while the training goes on: what a sidecar has told is read from its file.
+
+A run in a local directory is as durable as this machine's disk; then there is
+nothing to see to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from colab_keras_bg.checkpoint.head import Head
+from colab_keras_bg.checkpoint.policies import secs_of
+from colab_keras_bg.errors import (
+    StorageError,
+    StorageUnavailableError,
+    UsageError,
+)
+from colab_keras_bg.journal.announce import say
+from colab_keras_bg.journal.progress import ProgressBar
+from colab_keras_bg.sidecar import exchange
+from colab_keras_bg.sidecar.exchange import Orders, Report
+from colab_keras_bg.sidecar.launching import LaunchedSidecar
+from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.records import DamagedRecordError
+from colab_keras_bg.stored_run import StoredRun
+
+__all__ = ["Durability", "ago", "patience", "spool_target"]
+
+_DRAINED = "drained"
+# What is told again and again is told only so often.
+_SAY_SECS = 60.0
+
+
+class Durability:
+    """Sees to it that a run's directory is shipped, and tells how far it is."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        url: str,
+        keep: Mapping[str, Any],
+        take_over: bool = False,
+        max_undurable_secs: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Takes the run's directory; nothing is touched.
+
+        Args:
+            path: The local directory.
+            url: Where it is shipped to; empty if nowhere.
+            keep: What is kept there: the arguments of `keep_policy`.
+            take_over: Whether to take the run from a machine that lives.
+            max_undurable_secs: For how long nothing may become durable while
+                there is something to ship; None for ever.
+            clock: Seconds since 1970.
+        """
+        self._path, self._url = path, url
+        self._storage = LocalStorage(path)
+        self._keep, self._take_over = dict(keep), take_over
+        self._max_undurable_secs = max_undurable_secs
+        self._clock = clock
+        self._sidecar: LaunchedSidecar | None = None
+        self._last: tuple[int | None, float] = (None, clock())
+        self._said: str | None = None
+        self._said_at = 0.0
+
+    def begin(self) -> None:
+        """Starts the sidecar; returns when the run is ours.
+
+        The local directory has what it needs then.
+
+        Raises:
+            RunHeldError: If another live attempt holds the run.
+            NoUsableCheckpointError: If there are checkpoints and none
+                verifies.
+            StorageUnavailableError: If the far end cannot be reached.
+            StorageError: If the sidecar cannot be started.
+        """
+        if not self._url:
+            return
+        sidecar = LaunchedSidecar(
+            self._path,
+            url=self._url,
+            keep=self._keep,
+            take_over=self._take_over,
+        )
+        try:
+            sidecar.start()
+        except OSError as error:
+            raise StorageError(
+                f"The sidecar, which ships the run, cannot be started: {error}."
+            ) from error
+        found = sidecar.wait_until_ready(ProgressBar())
+        for skipped in found.skipped:
+            say(f"skipped {skipped}")
+        self._sidecar = sidecar
+        self._last = (found.durable_step, self._clock())
+
+    def report(self) -> Report | None:
+        """What the sidecar last told; None if there is none, or nothing."""
+        if not self._url:
+            return None
+        if self._sidecar is not None:
+            return self._sidecar.report()
+        return exchange.read(self._path, Report)
+
+    def look_after(self) -> None:
+        """Starts a sidecar again that died, and says what stands in its way.
+
+        To be called every few seconds by the process that has begun it.
+
+        Raises:
+            RunHeldError: If another machine has taken the run over.
+            StorageUnavailableError: If nothing has become durable for longer
+                than it may take.
+        """
+        if self._sidecar is None:
+            return
+        found = self._sidecar.look_after()
+        if found is None:
+            return
+        now = self._clock()
+        if found.durable_step != self._last[0] or not self._is_behind(found):
+            self._last = (found.durable_step, now)
+        self._tell(found)
+        waited = now - self._last[1]
+        most = self._max_undurable_secs
+        if most is not None and waited > most:
+            raise StorageUnavailableError(
+                f"Nothing has become durable for {ago(waited)}, and at most "
+                f"{ago(most)} were allowed; {self._standing(found)}"
+            )
+
+    def finish(
+        self,
+        *,
+        patience_secs: float,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Waits until all that is there is durable.
+
+        Args:
+            patience_secs: How long at most.
+            given_up: Whether whoever waits no longer does.
+
+        Returns:
+            Whether it is. If not, that has been said; it is still shipped.
+
+        Raises:
+            RunHeldError: If another machine has taken the run over.
+        """
+        if self._sidecar is None:
+            return True
+        self._said_at = self._clock()
+        try:
+            found = self._sidecar.finish(
+                patience_secs=patience_secs,
+                given_up=given_up,
+                tell=self._tell_waiting,
+            )
+        except OSError as error:
+            say(f"what is not shipped yet stays in {self._path}: {error}")
+            return False
+        if found is not None and found.phase == _DRAINED:
+            return True
+        say(
+            f"{self._standing(found or Report())} What is missing there is in "
+            f"{self._path}, and is shipped as long as this machine lives"
+        )
+        return False
+
+    def _is_behind(self, found: Report) -> bool:
+        """Whether something is committed here that is not durable."""
+        try:
+            head = Head.read(self._storage)
+        except (DamagedRecordError, StorageError):
+            return found.waiting > 0
+        if head is None or head.step is None:
+            return False
+        return found.durable_step is None or head.step > found.durable_step
+
+    def _tell(self, found: Report) -> None:
+        """Says that something stands in the way, or no longer does."""
+        now = self._clock()
+        if found.problem is None:
+            if self._said is not None:
+                self._said = None
+                say(f"shipping goes on; {self._standing(found)}")
+        elif found.problem != self._said and (
+            self._said is None or now - self._said_at > _SAY_SECS
+        ):
+            self._said, self._said_at = found.problem, now
+            say(f"{self._standing(found)} Training goes on")
+
+    def _tell_waiting(self, found: Report) -> None:
+        """To whoever waits for the end."""
+        if found.phase != _DRAINED and self._clock() - self._said_at > 10.0:
+            self._said_at = self._clock()
+            left = f"{found.waiting} checkpoint(s) to go; " * bool(
+                found.waiting
+            )
+            say(
+                f"waiting until all of it is in {self._url}: {left}"
+                f"{self._standing(found)}"
+            )
+
+    def _standing(self, found: Report) -> str:
+        """How far it is durable, and what stands in the way."""
+        if found.durable_step is None:
+            text = "nothing is durable yet"
+        else:
+            text = f"durable through step {found.durable_step}"
+            if found.durable_since is not None:
+                text += f", {ago(self._clock() - found.durable_since)} ago"
+        return f"{text}: {found.problem}" if found.problem else f"{text}."
+
+
+def spool_target(stored: StoredRun) -> str | None:
+    """Where a local directory is shipped to; None if nowhere.
+
+    Args:
+        stored: A run in a local directory.
+    """
+    orders = exchange.read(Path(stored.address), Orders)
+    return (orders.url or None) if orders else None
+
+
+def patience(max_undurable: str | None) -> float | None:
+    """The seconds that `max_undurable` means; None if there is no limit.
+
+    Raises:
+        UsageError: If it is no time.
+    """
+    if max_undurable is None:
+        return None
+    secs = secs_of(max_undurable)
+    if secs is None:
+        raise UsageError(
+            f"max_undurable={max_undurable!r} cannot be meant: give a time "
+            "such as '10m' or '2h'."
+        )
+    return secs
+
+
+def ago(secs: float) -> str:
+    """A time in words, as short as it may be.
+
+    Args:
+        secs: Seconds; below 0 is taken for 0.
+    """
+    secs = max(0.0, secs)
+    if secs < 120:
+        return f"{secs:.0f} s"
+    if secs < 7200:
+        return f"{secs / 60:.0f} min"
+    return f"{secs / 3600:.1f} h"
