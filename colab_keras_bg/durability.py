@@ -112,6 +112,23 @@ class Durability:
             return self._sidecar.report()
         return exchange.read(self._path, Report)
 
+    def vital_signs(self, head: Head) -> dict[str, Any]:
+        """What is told of it in `status.json`, as JSON values.
+
+        Args:
+            head: The newest commit of this process.
+        """
+        if not self._url:
+            return {"durable_step": head.step, "durable_since": head.committed}
+        found = self.report() or Report()
+        return {
+            "durable_step": found.durable_step,
+            "durable_since": found.durable_since,
+            "committed_step": head.step,
+            "problem": found.problem,
+            "shipping": {"waiting": found.waiting, "traffic": found.traffic},
+        }
+
     def look_after(self) -> None:
         """Starts a sidecar again that died, and says what stands in its way.
 

@@ -32,7 +32,6 @@ from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.journal.metrics import METRICS, MetricsJournal
 from colab_keras_bg.run_directory import RunDirectory, directory_of
 from colab_keras_bg.saving import Saves
-from colab_keras_bg.sidecar.exchange import Report
 
 if TYPE_CHECKING:
     import keras
@@ -156,9 +155,8 @@ class Run:
     def durable_step(self) -> int | None:
         """The newest step that survives the loss of this machine, or None.
 
-        In a bucket: the newest that it has acknowledged, and that was
-        verified there. A local run directory is as durable as this machine's
-        disk.
+        In a bucket: the newest that was verified there. A local run directory
+        is as durable as this machine's disk.
         """
         if not self._directory.is_remote:
             return self._directory.head.step
@@ -234,15 +232,13 @@ class Run:
             RunHeldError: If another live attempt holds the run.
             NoUsableCheckpointError: If there are checkpoints and none
                 verifies. Nothing is changed then.
-            StorageUnavailableError: If the directory cannot be read, or the
-                bucket cannot be reached.
+            StorageUnavailableError: If it cannot be read or reached.
         """
         if self.is_open:
             return
         if self.path in _open_runs:
-            raise RunHeldError(
-                str(self.path), holder="another Run object of this process"
-            )
+            other = "another Run object of this process"
+            raise RunHeldError(str(self.path), holder=other)
         if self._start_over:
             self._directory.set_aside()
             self._start_over = False
@@ -268,10 +264,9 @@ class Run:
             self._state = "ended"
         self._heartbeat.stop()
         if not self._supervised:
+            directory, status = self._directory, exit_status
             try:
-                self._directory.end_attempt(
-                    reason=reason, exit_status=exit_status
-                )
+                directory.end_attempt(reason=reason, exit_status=status)
             except StorageError as error:
                 say(f"how this attempt ended could not be recorded: {error}")
             self._make_durable()
@@ -369,31 +364,20 @@ class Run:
             say("not waited for; it is shipped as long as this machine lives")
 
     def _vital_signs(self) -> dict[str, Any]:
-        directory = self._directory
-        durable = directory.head.step, directory.head.committed
-        shipping: dict[str, Any] = {}
-        problem = None
-        if directory.is_remote:
-            try:
-                directory.durability.look_after()
-            except (RunHeldError, StorageUnavailableError) as error:
-                self._lost = error
-            found = directory.durability.report() or Report()
-            durable = found.durable_step, found.durable_since
-            problem = found.problem
-            shipping = {"waiting": found.waiting, "traffic": found.traffic}
+        durability = self._directory.durability
+        try:
+            durability.look_after()
+        except (RunHeldError, StorageUnavailableError) as error:
+            self._lost = error
         return {
+            **(shipping := durability.vital_signs(self._directory.head)),
             "state": self._state,
             "step": self._step,
             "epoch": self._epoch,
-            "durable_step": durable[0],
-            "durable_since": durable[1],
-            "committed_step": directory.head.step,
-            "shipping": shipping,
-            "attempt": directory.attempt,
+            "attempt": self._directory.attempt,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "problem": self.saves.problem or problem,
+            "problem": self.saves.problem or shipping.get("problem"),
             "saves": self.saves.explained(),
             "best": self.saves.best,
         }

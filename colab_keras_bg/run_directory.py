@@ -21,10 +21,10 @@ from colab_keras_bg._version import __version__
 from colab_keras_bg.checkpoint.head import Head
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.durability import Durability
-from colab_keras_bg.errors import NoSpaceError, UsageError
+from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempt
-from colab_keras_bg.storage.filesystem import PosixFileSystem
+from colab_keras_bg.storage.folders import make_writable
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import (
@@ -195,7 +195,7 @@ class RunDirectory(StoredRun):
             StorageUnavailableError: If the directory cannot be read, or where
                 it is shipped to cannot be reached.
         """
-        self._check_writable()
+        make_writable(self.path)
         self._lock = self._acquire()
         try:
             self.durability.begin()
@@ -353,32 +353,6 @@ class RunDirectory(StoredRun):
             self.path,
             holder=f"process {os.getpid()} on {socket.gethostname()}",
         )
-
-    def _check_writable(self) -> None:
-        try:
-            self._make()
-            probe = self.path / f".probe-{secrets.token_hex(4)}.tmp"
-            try:
-                probe.write_bytes(b"\0" * 65536)
-            finally:
-                probe.unlink(missing_ok=True)
-        except OSError as error:
-            if LocalStorage.is_full(error):
-                raise NoSpaceError(
-                    "a first file", where=str(self.path)
-                ) from None
-            raise UsageError(
-                f"The run directory {self.path} cannot be written: "
-                f"{error.strerror}. Give another one, or mend its permissions."
-            ) from None
-
-    def _make(self) -> None:
-        """Makes the directory so that a power cut does not forget it."""
-        parents = [self.path, *self.path.parents]
-        missing = [path for path in parents if not path.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        for path in reversed(missing):
-            PosixFileSystem().fsync_directory(path.parent)
 
     def _present_attempt(self) -> Attempt | None:
         try:

@@ -14,15 +14,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from colab_keras_bg.checkpoint.head import Head
+from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.durability import ago, spool_target
-from colab_keras_bg.errors import CheckpointError, StorageUnavailableError
+from colab_keras_bg.errors import (
+    CheckpointError,
+    ObjectNotFoundError,
+    StorageUnavailableError,
+)
 from colab_keras_bg.journal.announce import printable
 from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.run_directory import directory_of
+from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
 from colab_keras_bg.storage.urls import is_url
@@ -31,9 +36,7 @@ from colab_keras_bg.stored_run import DONE, RUN, StoredRun, stored_run
 __all__ = ["RunStatus", "as_text", "read_status"]
 
 _SHOWN_STEPS = 6
-# Of a run that is far away: what a live one says, and for how long it may say
-# nothing.
-_ALIVE = ("starting", "training")
+# For how long a live run that is far away may give no sign of life.
 _FRESH_SECS = 90.0
 
 
@@ -169,8 +172,14 @@ def _is_running(stored: StoredRun, signs: Mapping[str, Any]) -> bool:
     if not stored.is_remote:
         path = Path(stored.address)
         return DirectoryLock.holder_of(path) is not None
+    try:
+        hold = Hold.from_bytes(stored.storage.read(HEAD))
+    except (ObjectNotFoundError, DamagedRecordError):
+        return False
     beat = _typed(signs.get("heartbeat"), float, otherwise=0.0)
-    return signs.get("state") in _ALIVE and time.time() - beat < _FRESH_SECS
+    return bool(hold.holder) and (
+        time.time() - max(beat, hold.claimed) < _FRESH_SECS
+    )
 
 
 def _newest_whole(

@@ -100,7 +100,7 @@ class Hold:
                 self.head,
                 attempt=first,
                 step=step,
-                steps=[s for s in self.head.steps if s <= _place(step)],
+                steps=tuple(s for s in self.head.steps if s <= _place(step)),
             ),
             holder=holder,
             machine=machine,

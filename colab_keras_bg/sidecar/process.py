@@ -225,6 +225,7 @@ class Sidecar:
             try:
                 moved = self._shipper.ship() or self._finals.ship()
                 if ending or self._clock() - journals_at >= _JOURNAL_SECS:
+                    self._fence.check()  # These go without a swap of HEAD.
                     self._shipper.ship_journals()
                     self._records.ship(but_for=() if ending else (DONE,))
                     journals_at = self._clock()

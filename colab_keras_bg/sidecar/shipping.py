@@ -196,25 +196,25 @@ class Shipper:
         self._shipped.add(step)
         self._there.vouch(step)
         self.ship_journals()
+        manifest = self._there.manifest(step)  # Known there from now on.
         doomed = self._there.superfluous(self._keep_policy)
         if self._publishes:
-            self._publish(step, doomed)
+            self._publish(manifest, doomed)
         if self.durable.step is None or step >= self.durable.step:
             self.durable = Durable(step, self._clock())
         for given_up in doomed:
             self._there.delete(given_up, missing_ok=True)
             self._shipped.discard(given_up)
 
-    def _publish(self, step: int, doomed: Collection[int]) -> None:
+    def _publish(self, manifest: Manifest, doomed: Collection[int]) -> None:
         """Has `HEAD` say what is kept, before the rest is given up."""
         head = self._fence.hold.head
         kept = {commit.step for commit in self._there.commits()} - set(doomed)
-        changes: dict[str, Any] = {"steps": sorted(kept)}
-        if head.step is None or step > head.step:
-            manifest = self._there.manifest(step)
+        changes: dict[str, Any] = {"steps": tuple(sorted(kept))}
+        if head.step is None or manifest.step > head.step:
             changes |= {
                 "attempt": max(head.attempt, manifest.attempt),
-                "step": step,
+                "step": manifest.step,
                 "committed": manifest.created,
                 "reports": self._reports(),
             }

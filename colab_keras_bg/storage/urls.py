@@ -125,7 +125,8 @@ def local_directory(run_dir: str | os.PathLike[str]) -> Path:
     if scheme := _SCHEME.match(address.lstrip()):
         raise UsageError(
             f"The run directory {address!r} is a {scheme[1]}:// address, and "
-            "this version keeps runs in local directories only: give a path."
+            "this version keeps runs in local directories and in buckets: "
+            "give a path, or gs://BUCKET/FOLDER."
         )
     path = Path(os.path.abspath(os.path.expanduser(address)))
     try:
