@@ -378,8 +378,14 @@ class RunDirectory(StoredRun):
         return str(record.get("run_id") or secrets.token_hex(8))
 
     def _number(self) -> int:
-        """This process' attempt; the same again if it comes back."""
+        """This process' attempt; the same again if it comes back.
+
+        Not in a run that is shipped: it was given back there meanwhile, and
+        what an attempt from before the next taking commits is void.
+        """
         mine = _attempt_of_this_process.get(self.path)
+        if self.is_remote:
+            mine = None
         if mine is None or mine != max(self.attempts.numbers(), default=0):
             # HEAD remembers the last one, should its folder be gone.
             mine = max(self.attempts.next_number(), self.head.attempt + 1)

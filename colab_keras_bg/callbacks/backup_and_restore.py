@@ -48,8 +48,9 @@ class BackupAndRestore(keras.callbacks.Callback):
       and numbers below 1, with which Keras saves at every batch, are refused.
     * The model need not be built before `fit`. A backup of another model or
       optimizer is refused before a variable is touched.
-    * The directory is a local path; `gs://` and other addresses are refused.
-      A `fit` takes one backup.
+    * The directory is a local path or `gs://bucket/folder`, which is written
+      on the local disk first and shipped in the background. A `fit` takes one
+      backup.
 
     Example:
         ```python
@@ -69,6 +70,8 @@ class BackupAndRestore(keras.callbacks.Callback):
         keep_best: int = 0,
         monitor: str = "val_loss",
         mode: str = "auto",
+        take_over: bool = False,
+        max_undurable: str | None = None,
     ) -> None:
         """Checks the arguments; nothing is touched before `fit`.
 
@@ -85,6 +88,8 @@ class BackupAndRestore(keras.callbacks.Callback):
                 measured at the ends of epochs.
             monitor: The metric's name in the logs of an epoch.
             mode: `"min"`, `"max"`, or `"auto"`, by the name.
+            take_over: See `Run`.
+            max_undurable: See `Run`.
 
         Raises:
             UsageError: If an argument cannot be meant (a `ValueError`).
@@ -113,6 +118,8 @@ class BackupAndRestore(keras.callbacks.Callback):
             "keep_best": keep_best,
             "monitor": monitor,
             "mode": mode,
+            "take_over": take_over,
+            "max_undurable": max_undurable,
         }
         if not isinstance(backup_dir, Run):
             Run(backup_dir, **self._settings)  # Bad arguments fail here.

@@ -27,11 +27,14 @@ def unattended(
     keep_best: int = 0,
     monitor: str = "val_loss",
     mode: str = "auto",
+    take_over: bool = False,
+    max_undurable: str | None = None,
 ) -> list[keras.callbacks.Callback]:
     """Callbacks that let a `fit` run unattended.
 
     Args:
-        run_dir: The run directory. May be left out in a program that
+        run_dir: The run directory: a local path, or `gs://bucket/folder`.
+            May be left out in a program that
             `colab-keras-bg train` started.
         save_freq: When to save: `"epoch"`, a number of batches, a time such
             as `"30s"` or `"10m"`, or `"auto"`; several with `+` between.
@@ -42,6 +45,10 @@ def unattended(
             at the ends of epochs.
         monitor: The metric's name in the logs of an epoch.
         mode: `"min"`, `"max"`, or `"auto"`, by the name.
+        take_over: Whether to take a run in a bucket from a machine that seems
+            to live.
+        max_undurable: Ends the training, to be continued, when nothing has
+            become durable for so long, such as `"30m"`.
 
     Returns:
         The callbacks, for `model.fit(callbacks=...)`.
@@ -71,6 +78,8 @@ def unattended(
             keep_best=keep_best,
             monitor=monitor,
             mode=mode,
+            take_over=take_over,
+            max_undurable=max_undurable,
         )
     ]
 

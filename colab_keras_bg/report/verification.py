@@ -91,10 +91,11 @@ def _damaged_records(stored: StoredRun) -> Iterator[str]:
         except DamagedRecordError as error:
             yield str(error)
             continue
-        # HEAD is written before the first checkpoint, and after run.json.
-        if record is None and (
-            (name == HEAD and stored.checkpoints.steps())
-            or (name == RUN and storage.exists(HEAD))
+        # Both are there before the first checkpoint.
+        if (
+            record is None
+            and name in (RUN, HEAD)
+            and stored.checkpoints.steps()
         ):
             yield f"{name}: it is gone"
     for number in attempts.numbers():

@@ -27,6 +27,7 @@ __all__ = ["LaunchedSidecar"]
 
 _POLL_SECS = 0.05
 _RESTART_SECS = 30.0
+_REAP_SECS = 5.0
 # Told what is done, how many bytes of it are, and of how many.
 _Watch = Callable[[str, int, int], None]
 
@@ -172,9 +173,16 @@ class LaunchedSidecar:
             if found is not None:
                 tell(found)
                 if found.phase == "drained":
+                    self._reap()
                     return found
             time.sleep(_POLL_SECS)
         return self.report()
+
+    def _reap(self) -> None:
+        """Waits, a moment, for a process that has said its last word."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_REAP_SECS)
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None

@@ -12,7 +12,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,12 +223,12 @@ class Sidecar:
             was_gone = gone
             ending = gone or self._orders.finish
             try:
-                moved = self._shipper.ship() or self._finals.ship()
-                if ending or self._clock() - journals_at >= _JOURNAL_SECS:
-                    self._fence.check()  # These go without a swap of HEAD.
-                    self._shipper.ship_journals()
-                    self._records.ship(but_for=() if ending else (DONE,))
+                if self._clock() - journals_at >= _JOURNAL_SECS:
+                    self._ship_small(but_for=(DONE,))
                     journals_at = self._clock()
+                moved = self._shipper.ship() or self._finals.ship()
+                if ending and not moved:
+                    self._ship_small()
             except RunHeldError:
                 raise
             except StorageError as error:
@@ -246,6 +246,11 @@ class Sidecar:
                 self._tell(phase="drained")
                 return
             self._sleep(_POLL_SECS)
+
+    def _ship_small(self, *, but_for: Sequence[str] = ()) -> None:
+        self._fence.check()  # These go without a swap of HEAD.
+        self._shipper.ship_journals()
+        self._records.ship(but_for=but_for)
 
     def _trouble(self, error: StorageError) -> None:
         since = self._report.problem_since or self._clock()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from checkpoint.saves import (
     QuickFileSystem,
@@ -23,6 +24,7 @@ from colab_keras_bg.errors import RunHeldError, StorageUnavailableError
 from colab_keras_bg.sidecar.fence import Fence
 from colab_keras_bg.sidecar.shipping import Shipper
 from colab_keras_bg.storage import LocalStorage, MemoryStorage, Storage
+from colab_keras_bg.storage.interface import ObjectInfo
 from colab_keras_bg.tensor import LazyTensor
 from colab_keras_bg.testing.faulty_storage import FaultyStorage
 
@@ -364,3 +366,43 @@ def test_another_step_is_published_with_its_attempt(spool: Spool) -> None:
     assert head is not None
     assert (head.attempt, head.run_id) == (4, "run")
     assert head == replace(head, step=1)
+
+
+class Unreliable(MemoryStorage):
+    """Tells checksums of what it has; it loses a bit of the first tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loses = True
+
+    def create(
+        self, name: str, chunks: Iterable[bytes | memoryview]
+    ) -> ObjectInfo:
+        content = bytearray(b"".join(chunks))
+        if self.loses and name.endswith(".safetensors"):
+            content[-1] ^= 1
+            self.loses = False
+        super().create(name, [bytes(content)])
+        return self.info(name)
+
+    def info(self, name: str) -> ObjectInfo:
+        content = self.read(name)
+        return ObjectInfo(
+            name, len(content), crc32c=f"{google_crc32c.value(content):08x}"
+        )
+
+
+def test_what_arrives_otherwise_is_sent_again(spool: Spool) -> None:
+    """
+    What the far end says it has is compared by checksum; what is not as it
+    was sent is not called durable, and is sent again.
+    """
+    remote = Unreliable()
+    made = shipper(spool, remote)
+    spool.save(1)
+    with pytest.raises(StorageUnavailableError, match="not arrived as it was"):
+        made.ship()
+    assert made.durable.step is None
+    assert CheckpointStore(remote).steps() == []
+    assert made.ship()
+    assert assert_is_valid(remote) == 1
