@@ -19,6 +19,7 @@ from colab_keras_bg.checkpoint.keeping import Commit, KeepPolicy
 from colab_keras_bg.checkpoint.policies import Progress, SavePolicy
 from colab_keras_bg.checkpoint.store import Checkpoint, CheckpointStore
 from colab_keras_bg.errors import (
+    CheckpointError,
     NoUsableCheckpointError,
     Skipped,
     StepExistsError,
@@ -196,6 +197,16 @@ class Saves:
         self._saver.submit(step, commit)
         self._cost.goes_on()
 
+    def not_taken(self, step: int, error: CheckpointError) -> None:
+        """Tells that there is nothing to save, though a save is due.
+
+        Args:
+            step: The present step.
+            error: Why.
+        """
+        self.begin_at(step)
+        self._failed(step, error)
+
     def save_final(
         self,
         step: int,
@@ -298,8 +309,11 @@ class Saves:
                 self._cost.ended(step, took_secs=outcome.took_secs)
                 self.problem = None
                 continue
-            self.problem = f"saving step {outcome.step} failed: {outcome.error}"
-            say(f"{self.problem} Training goes on; the next save tries again.")
+            self._failed(outcome.step, outcome.error)
+
+    def _failed(self, step: int, error: BaseException) -> None:
+        self.problem = f"saving step {step} failed: {error}"
+        say(f"{self.problem} Training goes on; the next save tries again.")
 
     def _progress(self, step: int, *, epoch_ended: bool = False) -> Progress:
         return Progress(

@@ -29,7 +29,10 @@ from colab_keras_bg.training_state.position import Position
 from colab_keras_bg.training_state.told_history import ToldHistory
 from colab_keras_bg.training_state.variables import training_variables
 
-__all__ = ["Contents"]
+__all__ = ["Contents", "Taken"]
+
+# The tensors by key, and the rest as JSON values.
+Taken = tuple[dict[str, LazyTensor], dict[str, Any]]
 
 _SURE_LOOKS = 2
 
@@ -97,20 +100,21 @@ class Contents:
         elif self._looks < _SURE_LOOKS or self._seen() != self._listed:
             self.look()
 
-    def take(
-        self, position: Position, *, iterator: Any, steps_ahead: bool = False
-    ) -> tuple[dict[str, LazyTensor], dict[str, Any]]:
+    def take(self, position: Position, *, iterator: Any) -> Taken:
         """A snapshot.
 
         Args:
             position: Where the training stands.
-            iterator: The data's iterator in use; None between two epochs.
-            steps_ahead: Whether Keras has counted the coming turn already.
+            iterator: The data's iterator in use, when Keras has counted the
+                coming turn already; None between two epochs.
 
         Returns:
             The tensors by key, and the rest as JSON values.
+
+        Raises:
+            CheckpointError: If a callback does not tell its state.
         """
-        seen = self._steps_seen(steps_ahead=steps_ahead)
+        seen = self._steps_seen(steps_ahead=iterator is not None)
         data, data_arrays = self._source.state(iterator, drawn=seen)
         validation, validation_arrays = self._validation.state()
         callbacks, callback_arrays = self.callbacks.capture()
@@ -131,7 +135,7 @@ class Contents:
             tensors[key] = LazyTensor.of(array)
         history = self._loop.history
         logs = None
-        if steps_ahead and not self._loop.length_is_sure:
+        if iterator is not None and not self._loop.length_is_sure:
             logs = plain(self._loop.last_logs())
         return tensors, {
             "position": position.to_json(),

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from colab_keras_bg.callbacks.agreement import Agreement
-from colab_keras_bg.callbacks.contents import Contents
+from colab_keras_bg.callbacks.contents import Contents, Taken
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.callbacks.honesty import StepHonesty, say_not_exact
 from colab_keras_bg.callbacks.stored_state import check_state
@@ -31,7 +32,7 @@ from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
 from colab_keras_bg.data.validation import Validation
-from colab_keras_bg.errors import UsageError
+from colab_keras_bg.errors import CheckpointError, UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run import Run
 from colab_keras_bg.training_state import build, random_state
@@ -163,9 +164,9 @@ class Training:
             self._position = self._at(
                 epoch=self._position.epoch, batch=0, turns=0, finished=True
             )
-            tensors, state = self._contents.take(self._position, iterator=None)
-            saved = self._run.saves.save_final(
-                self._position.step, tensors, state
+            taken = self._take(iterator=None)
+            saved = taken is not None and self._run.saves.save_final(
+                self._position.step, *taken
             )
         self._resume = None
         _fits_done.setdefault(self._model, {})[str(self._run.path)] = (
@@ -344,25 +345,29 @@ class Training:
     def _count(self, batches: int) -> None:
         position = self._position
         self._open_turn = 0
-        self._position = Position(
-            **{
-                **position.to_json(),
-                "step": position.step + batches,
-                "batch": position.batch + batches,
-                "turns": position.turns + 1,
-            }
+        self._position = replace(
+            position,
+            step=position.step + batches,
+            batch=position.batch + batches,
+            turns=position.turns + 1,
         )
         self._run.at_step(self._position.step, epoch=position.epoch)
 
     # Saving.
 
     def _save(self, *, iterator: Any, measured: Any = None) -> None:
-        tensors, state = self._contents.take(
-            self._position, iterator=iterator, steps_ahead=iterator is not None
-        )
-        self._run.saves.save(
-            self._position.step, tensors, state, measured=measured
-        )
+        step = self._position.step
+        if (taken := self._take(iterator=iterator)) is not None:
+            self._run.saves.save(step, *taken, measured=measured)
+
+    def _take(self, *, iterator: Any) -> Taken | None:
+        """What is to be saved; None if that cannot be had, which is said."""
+        position = self._position
+        try:
+            return self._contents.take(position, iterator=iterator)
+        except CheckpointError as error:
+            self._run.saves.not_taken(position.step, error)
+            return None
 
     def _new_position(self, *, step: int) -> Position:
         return Position(
@@ -383,15 +388,12 @@ class Training:
         finished: bool = False,
     ) -> Position:
         before = self._position
-        return Position(
-            step=before.step,
-            fit=self._fit,
+        return replace(
+            self._new_position(step=before.step),
             fit_began=before.fit_began,
             epoch=epoch,
             batch=batch,
             turns=turns,
-            steps_per_execution=self._model.steps_per_execution,
-            epochs=self._epochs,
             stopped=before.stopped if stopped is None else stopped,
             finished=finished,
         )

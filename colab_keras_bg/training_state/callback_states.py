@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from colab_keras_bg.errors import CheckpointError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.training_state.kept import kept_by
 from colab_keras_bg.training_state.packed import Arrays, pack, unpack
@@ -180,11 +181,21 @@ def _kept_by(callback: Any) -> dict[str, Any]:
 
 def _state_of(callback: Any) -> Any:
     """What is kept of a callback: its own words, and what Keras' class is."""
-    own = callback.get_state() if hasattr(callback, "get_state") else None
+    own = _told_by(callback) if hasattr(callback, "get_state") else None
     names = _attributes_of(callback)
     if not names:
         return own
     return {"own": own, "keras": _keras_state_of(callback, names)}
+
+
+def _told_by(callback: Any) -> Any:
+    try:
+        return callback.get_state()
+    except Exception as error:
+        raise CheckpointError(
+            f"get_state() of the callback {type(callback).__name__} raised "
+            f"{type(error).__name__}: {error}."
+        ) from error
 
 
 def _keras_state_of(callback: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -112,3 +112,37 @@ def test_no_more_threads(
     history = fit(tmp_path / "run", NoThreads(), save_freq=3)
     assert [0, 1, 2, 3, 4] == history.epoch
     assert "can't start new thread" in capsys.readouterr().err
+
+
+class Forgetful(keras.callbacks.Callback):
+    """Cannot tell its state in the second epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch = epoch
+
+    def get_state(self) -> dict[str, Any]:
+        if self.epoch == 1:
+            raise KeyError("state")
+        return {"epoch": self.epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+
+
+def test_a_callback_that_does_not_tell_its_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    A user's `get_state` that raises fails that save, which is said, and
+    neither the training nor a later save.
+    """
+    history = fit(tmp_path / "run", Forgetful(), save_freq="epoch")
+    assert len(history.epoch) == 5
+    told = capsys.readouterr().err
+    assert told.count("get_state() of the callback Forgetful raised") == 1
+    assert "KeyError: 'state'" in told
+    assert bg.Run(tmp_path / "run")._directory.done() is not None
