@@ -170,6 +170,24 @@ def keeping(numbers: Sequence[int]) -> None:
     print(f"Written if 90 % of the state is frozen: {share:.1%} of it.\n")
 
 
+def shipping(megabytes: int) -> None:
+    """To a bucket on this machine."""
+    one = measured("shipping", megabytes, 5)
+    print(f"Shipping {megabytes} MiB to a loopback server\n")
+    table(
+        ["by", "s", "s of a core"],
+        [
+            [name, f"{secs:.2f}", f"{one['cpu_secs'][name]:.2f}"]
+            for name, secs in one["secs"].items()
+        ],
+    )
+    print(
+        f"Speed over the peer: {one['speed_over_peer']:.2f}. The sidecar had "
+        f"{one['sidecar_peak_mb']:.0f} MB at most, and idle it used "
+        f"{one['sidecar_idle_share']:.1%} of a core.\n"
+    )
+
+
 def plot(found: Sequence[Mapping[str, Any]], where: Path) -> None:
     """Blocked time over the size of the state, if there is matplotlib."""
     try:
@@ -224,6 +242,7 @@ def main() -> None:
     keeping(KEPT[:2] if quick else KEPT)
     restoring([size for size in sizes if size <= 1000])
     going_back()
+    shipping(128 if quick else 512)
 
 
 if __name__ == "__main__":
