@@ -141,9 +141,10 @@ def _status_of(stored: StoredRun) -> RunStatus:
     committed = durable.step if durable else None
     step, epoch = _told(signs, committed)
     shipped_to = stored.address if stored.is_remote else spool_target(stored)
-    here = _typed(signs.get("committed_step"), int)
-    if shipped_to is not None and not stored.is_remote:
-        here = committed
+    here = committed
+    if stored.is_remote:
+        here = _typed(signs.get("committed_step"), int)
+    elif shipped_to is not None:
         committed = _typed(signs.get("durable_step"), int)
         since = _typed(signs.get("durable_since"), float)
     return RunStatus(

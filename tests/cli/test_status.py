@@ -30,6 +30,9 @@ KEYS = {
     "damaged",
     "saves",
     "best",
+    "committed_step",
+    "shipped_to",
+    "shipping",
 }
 
 
@@ -64,6 +67,9 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "damaged": [],
         "saves": None,
         "best": None,
+        "committed_step": 5,
+        "shipped_to": None,
+        "shipping": {},
     }
 
 
@@ -83,6 +89,8 @@ def test_json_of_a_run_that_never_committed(
         "durable_step",
         "durable_since",
         "last_heartbeat",
+        "committed_step",
+        "shipped_to",
     ):
         assert found[key] is None
 

@@ -43,9 +43,10 @@ BAD = [
     ("train --save_freq=", ["--save_freq=''", "'epoch'"]),
     ("train --run_dir", ["--run_dir", "Missing value"]),
     ("train --run_dir=", ["run directory is empty", "give a path"]),
-    ("train --run_dir=gs://b/a", ["'gs://b/a'", "local directories only"]),
-    ("train --run_dir=drive://a", ["'drive://a'", "local directories only"]),
-    ("train --run_dir=gs:/b/a", ["'gs:/b/a'", "local directories only"]),
+    ("train --run_dir=gs://b", ["'gs://b'", "gs://BUCKET/FOLDER"]),
+    ("train --run_dir=drive://a", ["'drive://a'", "and in buckets"]),
+    ("train --run_dir=gs:/b/a", ["'gs:/b/a'", "gs://BUCKET/FOLDER"]),
+    ("train --max_undurable=soon", ["--max_undurable='soon'", "'2h'"]),
     ("train --run_dir=file", ["/file is a file", "give a folder"]),
     ("train --run_dir=file/run", ["/file/run cannot be written"]),
     ("train --run_dir=/proc/run", ["/proc/run cannot be written"]),
@@ -72,7 +73,7 @@ BAD = [
     ("status nowhere", ["no run in", "/nowhere"]),
     ("status folder", ["no run in", "/folder"]),
     ("status file", ["/file is a file"]),
-    ("status gs://b/a", ["'gs://b/a'", "local directories only"]),
+    ("status gs://b", ["'gs://b'", "gs://BUCKET/FOLDER"]),
     ("verify", ["RUN_DIR", "nothing"]),
     ("verify nowhere", ["no run in", "/nowhere"]),
     ("verify folder", ["no run in", "/folder"]),
@@ -194,7 +195,7 @@ def test_bad_usage_in_python() -> None:
     """An address that cannot be meant is a `ValueError`, too."""
     from colab_keras_bg.run import Run
 
-    with pytest.raises(ValueError, match="local directories only"):
-        Run("gs://bucket/run")
+    with pytest.raises(ValueError, match="gs://BUCKET/FOLDER"):
+        Run("gs://bucket")
     with pytest.raises(ValueError, match="False cannot be meant"):
         Run(Path("run"), save_freq=False)

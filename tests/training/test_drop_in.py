@@ -283,19 +283,20 @@ def test_save_freq_that_only_keras_accepts(
     )
 
 
-def test_addresses_that_only_keras_accepts() -> None:
+def test_addresses_far_away() -> None:
     """
-    An address that is no local path is refused by ours; by Keras, where
-    TensorFlow is not installed.
+    A bucket is taken by ours, and by Keras only where TensorFlow is
+    installed; other addresses are refused.
     """
     if importlib.util.find_spec("tensorflow") is not None:
         assert THEIRS("gs://bucket/backup").backup_dir == "gs://bucket/backup"
     else:
         with pytest.raises(ValueError, match="requires installing TensorFlow"):
             THEIRS("gs://bucket/backup")
-    with pytest.raises(UsageError, match="gs://"):
-        OURS("gs://bucket/backup")
-    listed("`gs://` and other addresses are refused")
+    assert OURS("gs://bucket/backup").backup_dir == "gs://bucket/backup"
+    with pytest.raises(UsageError, match="s3://"):
+        OURS("s3://bucket/backup")
+    listed("or `gs://bucket/folder`, which is written")
 
 
 # When it saves.
