@@ -81,8 +81,19 @@ class Sidecar:
             clock=clock,
             sleep=sleep,
         )
-        self._report = Report(pid=os.getpid())
         self._orders = exchange.read(spool, Orders) or Orders()
+        self._report = Report(pid=os.getpid())
+        # Whether one before us has begun for the very trainer that waits, or
+        # trains: then this one only goes on.
+        self._goes_on = self._orders.launch == self._noted("begun_for") != ""
+        if self._goes_on:
+            before = exchange.read(spool, Report) or self._report
+            self._report = replace(
+                self._report,
+                durable_step=before.durable_step,
+                durable_since=before.durable_since,
+                past_attempt=before.past_attempt,
+            )
 
     def run(self) -> None:
         """Works until nothing is left to do, or the run is another's.
@@ -91,7 +102,21 @@ class Sidecar:
             BackgroundTrainingError: If it cannot begin, or the run was lost.
         """
         self._tell(phase="starting")
-        self._begin()
+        wait_secs = _FIRST_WAIT_SECS
+        while True:
+            try:
+                self._begin()
+                break
+            except RunHeldError:
+                raise
+            except StorageError as error:
+                if not self._goes_on:
+                    raise
+                self._trouble(error)
+                self._sleep(wait_secs)
+                wait_secs = min(2 * wait_secs, _MOST_WAIT_SECS)
+        self._note("begun_for", self._orders.launch)
+        self._tell(problem=None, problem_since=None)
         self._ship()
 
     # Taking the run.

@@ -27,6 +27,7 @@ from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.reading import read_manifest
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import (
+    CheckpointError,
     DamagedCheckpointError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -105,6 +106,8 @@ class Shipper:
         self._verified: dict[str, ObjectInfo] = {}
         self._shipped: set[int] | None = None
         self._damaged: dict[int, str] = {}
+        # What was given up there, and when that was committed.
+        self._given_up: dict[int, float] = {}
         self.durable = Durable()
 
     @property
@@ -143,7 +146,9 @@ class Shipper:
         steps = [
             step
             for step in self._here.steps()
-            if step not in self._shipped and step not in self._damaged
+            if step not in self._shipped
+            and step not in self._damaged
+            and not self._was_given_up(step)
         ]
         return sorted(steps, reverse=True)
 
@@ -202,9 +207,22 @@ class Shipper:
             self._publish(manifest, doomed)
         if self.durable.step is None or step >= self.durable.step:
             self.durable = Durable(step, self._clock())
+        created = {one.step: one.created for one in self._there.commits()}
         for given_up in doomed:
             self._there.delete(given_up, missing_ok=True)
             self._shipped.discard(given_up)
+            self._given_up[given_up] = created[given_up]
+
+    def _was_given_up(self, step: int) -> bool:
+        """Whether the far end has had this very commit, and dropped it.
+
+        The training may come by that step once more, and commit it anew.
+        """
+        if step not in self._given_up:
+            return False
+        with contextlib.suppress(CheckpointError):
+            return self._here.manifest(step).created == self._given_up[step]
+        return False
 
     def _publish(self, manifest: Manifest, doomed: Collection[int]) -> None:
         """Has `HEAD` say what is kept, before the rest is given up."""

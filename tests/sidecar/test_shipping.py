@@ -406,3 +406,23 @@ def test_what_arrives_otherwise_is_sent_again(spool: Spool) -> None:
     assert CheckpointStore(remote).steps() == []
     assert made.ship()
     assert assert_is_valid(remote) == 1
+
+
+def test_what_is_not_kept_there_is_not_sent_for_ever(spool: Spool) -> None:
+    """
+    More is kept here than there: what the far end gives up is sent once, and
+    again only if the training commits that step anew.
+    """
+    remote = MemoryStorage()
+    made = shipper(spool, remote)
+    for step in range(1, 6):
+        spool.save(step, kept=9)
+    shipped = 0
+    while made.ship():
+        shipped += 1
+        assert shipped <= 5
+    assert CheckpointStore(remote).steps() == [4, 5]
+    assert made.due() == []
+    spool.store.delete(2)
+    spool.save(2, kept=9)
+    assert made.due() == [2]
