@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def main() -> int:
         orders = exchange.read(spool, Orders) or Orders()
         remote = open_remote(orders.url)
         Sidecar(spool, remote.storage, traffic=remote.traffic).run()
-    except BackgroundTrainingError as error:
+    except Exception as error:  # noqa: BLE001 - told, whatever it is
+        if not isinstance(error, BackgroundTrainingError):
+            traceback.print_exc()  # Into its log.
         told = exchange.read(spool, Report) or Report()
         exchange.write(
             spool,
@@ -52,7 +55,7 @@ def main() -> int:
                 pid=os.getpid(),
                 beat=time.time(),
                 error=type(error).__name__,
-                message=str(error),
+                message=str(error) or type(error).__name__,
             ),
         )
         return 1

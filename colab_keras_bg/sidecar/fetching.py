@@ -179,8 +179,15 @@ class Fetcher:
         step: int,
         done: int,
         total: int,
+        *,
+        again: bool = False,
     ) -> int:
-        """Fetches one file; returns how many bytes are done by then."""
+        """Fetches one file; returns how many bytes are done by then.
+
+        What does not come as it was written is fetched once more, as a whole:
+        a part that an earlier process left, or a byte on the way, may be
+        wrong.
+        """
         size_bytes = self._remote.info(name).size_bytes
         if digest is not None and size_bytes != digest.size_bytes:
             raise DamagedCheckpointError(
@@ -215,6 +222,8 @@ class Fetcher:
         os.unlink(partial)
         if digest is not None and hasher.digest() != digest:
             self._spool.delete(name)
+            if not again:
+                return self._file(name, digest, step, done, total, again=True)
             raise DamagedCheckpointError(
                 step,
                 reason=(

@@ -116,6 +116,8 @@ class LaunchedSidecar:
                     shown = found.progress
                     watch(*found.progress)
                 if found.phase in ("shipping", "drained"):
+                    # It counts once: not for one that is started again.
+                    self._orders = replace(self._orders, take_over=False)
                     return found
                 if found.phase == "failed":
                     raise _error_of(found)

@@ -32,6 +32,7 @@ from colab_keras_bg.sidecar.fence import Fence, Hold
 from colab_keras_bg.sidecar.fetching import Fetcher
 from colab_keras_bg.sidecar.records import ShippedRecords
 from colab_keras_bg.sidecar.shipping import Shipper
+from colab_keras_bg.sidecar.signs import ShippedSigns
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
@@ -117,7 +118,14 @@ class Sidecar:
                 wait_secs = min(2 * wait_secs, _MOST_WAIT_SECS)
         self._note("begun_for", self._orders.launch)
         self._tell(problem=None, problem_since=None)
-        self._ship()
+        signs = ShippedSigns(
+            self._spool, self._remote, claim=self._fence.hold.claim
+        )
+        signs.start()
+        try:
+            self._ship()
+        finally:
+            signs.stop()
 
     # Taking the run.
 
@@ -128,6 +136,8 @@ class Sidecar:
         except DamagedRecordError as error:
             self._skip(str(error))
         ours = hold is not None and hold.claim == self._claim()
+        if hold is not None and not ours and self._goes_on:
+            raise RunHeldError(self._remote.describe(), holder=hold.machine)
         if hold is not None and not ours:
             self._fence.check_free(hold, take_over=self._orders.take_over)
             self._drop_void(hold)
@@ -135,14 +145,15 @@ class Sidecar:
         self._tell(phase="fetching")
         fetcher = Fetcher(self._remote, self._spool, watch=self._watch)
         past = 0
-        if hold is not None and not ours:
+        is_new_here = not self._spool.exists(RUN)
+        if not ours and (hold is not None or is_new_here):
             past = self._fetch_records(fetcher)
         fetched = fetcher.newest(hold)
         for missed, reason in fetched.skipped:
             self._skip(f"the checkpoint of step {missed}: {reason}")
         self._fetch_finals(fetcher, hold)
         record = read_record(self._spool, RUN) or {}
-        if hold is not None and ours and hold.holder:
+        if hold is not None and ours and (hold.holder or self._goes_on):
             # A sidecar before us has died; the trainer may be at work, and a
             # new claim would void what it commits.
             taken = self._fence.keep(hold)
@@ -248,7 +259,10 @@ class Sidecar:
             was_gone = gone
             ending = gone or self._orders.finish
             try:
-                if self._clock() - journals_at >= _JOURNAL_SECS:
+                if (
+                    self._clock() - journals_at >= _JOURNAL_SECS
+                    or self._records.lacks_run()
+                ):
                     self._ship_small(but_for=(DONE,))
                     journals_at = self._clock()
                 moved = self._shipper.ship() or self._finals.ship()

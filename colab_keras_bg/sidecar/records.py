@@ -16,7 +16,8 @@ from colab_keras_bg.storage.local import LocalStorage
 
 __all__ = ["ShippedRecords"]
 
-_NAMES = ("run.json", "status.json", "report.html")
+_RUN = "run.json"
+_NAMES = (_RUN, "status.json", "report.html")
 _ATTEMPT = re.compile(r"attempts/[0-9]{4,9}/attempt\.json")
 _DONE = "DONE"
 
@@ -33,6 +34,10 @@ class ShippedRecords:
         """
         self._spool, self._remote = spool, remote
         self._there: dict[str, bytes | None] = {}
+
+    def lacks_run(self) -> bool:
+        """Whether the file that is to be there before any other is not."""
+        return self._there.get(_RUN) is None and self._spool.exists(_RUN)
 
     def ship(self, *, but_for: Sequence[str] = ()) -> None:
         """Sends what has changed.

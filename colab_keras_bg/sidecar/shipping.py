@@ -200,6 +200,7 @@ class Shipper:
         assert self._shipped is not None  # noqa: S101 - `due` was called
         self._shipped.add(step)
         self._there.vouch(step)
+        self._fence.check()  # The reports go without a swap of HEAD.
         self.ship_journals()
         manifest = self._there.manifest(step)  # Known there from now on.
         doomed = self._there.superfluous(self._keep_policy)
@@ -254,6 +255,9 @@ class Shipper:
         except ObjectExistsError:
             if not self._is_usable_there(manifest):
                 self._there.delete(manifest.step)
+                folder = f"{self._directory(manifest.step)}/"
+                for sent in [n for n in self._verified if n.startswith(folder)]:
+                    del self._verified[sent]  # Deleted with it.
                 raise StorageUnavailableError(
                     f"{name} was another attempt's, and is cleared away"
                 ) from None

@@ -25,7 +25,7 @@ from colab_keras_bg.cli import exit_status
 from colab_keras_bg.report.verification import verify_run
 from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.storage.gcs import GcsStorage
-from colab_keras_bg.testing.loopback_gcs import LoopbackGcs
+from colab_keras_bg.testing.loopback_gcs import Fault, LoopbackGcs
 
 URL = "gs://bucket/runs/a"
 
@@ -243,6 +243,46 @@ def test_a_live_run_is_not_taken(machines: Machines) -> None:
     ended = machines.place.end(second)
     assert ended.status == exit_status.DONE, ended.err
     assert machines.durable_step() == 6
+
+
+def test_a_sidecar_that_comes_back_takes_nothing(machines: Machines) -> None:
+    """
+    Its sidecar killed, another machine takes the run and gives it back: the
+    first attempt, though it was itself started with --take_over, ends with
+    status 3; what it would commit is void.
+    """
+    machines.stop_at(3)
+    first = machines.start("--take_over")
+    machines.wait_until_durable(3)
+    machines.kill_sidecars()
+    machines.stop_at(None)
+    (machines.place.path / "stop").write_text("4")
+    second = machines.start("--take_over", name="b", steps=4)
+    machines.wait_until_durable(4)
+    lost = machines.place.end(first)
+    assert lost.status == exit_status.HELD, lost.err
+    machines.stop_at(None)
+    assert machines.place.end(second).status == exit_status.DONE
+    assert machines.durable_step() == 4
+
+
+def test_a_live_run_that_uploads_is_not_taken(machines: Machines) -> None:
+    """
+    While an upload takes its time, the run's signs of life go on.
+    """
+    machines.server.faults.add(
+        Fault("upload.*", "stall", name="*.safetensors", secs=45, times=1)
+    )
+    machines.stop_at(1)
+    first = machines.start()
+    until(
+        lambda: "HEAD" in {i.name for i in machines.remote().list()},
+        what="the run is taken",
+    )
+    refused = machines.train(name="b")
+    assert refused.status == exit_status.HELD, refused.err
+    machines.stop_at(None)
+    first.kill()
 
 
 def test_the_network_goes_and_comes(machines: Machines) -> None:
