@@ -202,6 +202,7 @@ class Supervisor:
             )
         except RunHeldError as error:
             say(str(error))
+            self._ended_by = error
             return False
 
     def _end(self, status: int, reason: str, *, secs: float) -> int:
@@ -220,6 +221,8 @@ class Supervisor:
         if not self._make_durable(status):
             status = status or exit_status.RESUMABLE
             reason += ", and not all of it is durable"
+            if isinstance(self._ended_by, RunHeldError):
+                status, reason = _own_status(self._ended_by)
         if status == exit_status.DONE:
             at = "" if newest is None else f" at step {newest}"
             say(f"done{at}, after {secs:.0f} s")
