@@ -86,7 +86,7 @@ def sidecar(megabytes: int) -> dict[str, float]:
     time.sleep(IDLE_SECS)
     after = process.cpu_times()
     idle = after.user + after.system - before.user - before.system
-    directory.durability.finish(patience_secs=60.0)
+    directory.durability.finish(done=False)
     directory.release()
     return {
         "sidecar_peak_mb": int(peak.split()[1]) * 1024 / 1e6,

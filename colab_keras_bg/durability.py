@@ -34,6 +34,8 @@ from colab_keras_bg.stored_run import StoredRun
 __all__ = ["Durability", "ago", "patience", "spool_target"]
 
 _DRAINED = "drained"
+# How long the end of an attempt is waited for.
+_DONE_SECS, _ENDED_SECS = 3600.0, 60.0
 # What is told again and again is told only so often.
 _SAY_SECS = 60.0
 
@@ -159,13 +161,14 @@ class Durability:
     def finish(
         self,
         *,
-        patience_secs: float,
+        done: bool,
         given_up: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Waits until all that is there is durable.
+        """Waits until all that is there is durable, at most for a while.
 
         Args:
-            patience_secs: How long at most.
+            done: Whether nothing is left to do: then it is worth an hour, and
+                otherwise a minute.
             given_up: Whether whoever waits no longer does.
 
         Returns:
@@ -179,7 +182,7 @@ class Durability:
         self._said_at = self._clock()
         try:
             found = self._sidecar.finish(
-                patience_secs=patience_secs,
+                patience_secs=_DONE_SECS if done else _ENDED_SECS,
                 given_up=given_up,
                 tell=self._tell_waiting,
             )
@@ -221,12 +224,9 @@ class Durability:
         """To whoever waits for the end."""
         if found.phase != _DRAINED and self._clock() - self._said_at > 10.0:
             self._said_at = self._clock()
-            left = f"{found.waiting} checkpoint(s) to go; " * bool(
-                found.waiting
-            )
             say(
-                f"waiting until all of it is in {self._url}: {left}"
-                f"{self._standing(found)}"
+                f"waiting until all of it is in {self._url}, "
+                f"{found.waiting} checkpoint(s) to go; {self._standing(found)}"
             )
 
     def _standing(self, found: Report) -> str:

@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "current_run", "open_run"]
 
-# How long the end of an attempt is waited for, until it is durable.
-_DONE_SECS, _ENDED_SECS = 3600.0, 60.0
-
 _open_runs: dict[Path, Run] = {}
 _current: list[Run] = []
 
@@ -355,9 +352,8 @@ class Run:
 
     def _make_durable(self) -> None:
         """Waits, a while, until all of it is where it lasts."""
-        secs = _DONE_SECS if self._state == "done" else _ENDED_SECS
         try:
-            self._directory.durability.finish(patience_secs=secs)
+            self._directory.durability.finish(done=self._state == "done")
         except RunHeldError as error:
             say(str(error))
         except KeyboardInterrupt:

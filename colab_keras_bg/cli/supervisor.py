@@ -50,8 +50,6 @@ _POLL_SECS = 0.1
 _WATCH_SECS = 1.0
 # How long a trainer may take to end, once it is asked to.
 _GRACE_SECS = 60.0
-# How long the end of an attempt is waited for, until it is durable.
-_DONE_SECS, _ENDED_SECS = 3600.0, 60.0
 
 
 class Supervisor:
@@ -195,10 +193,10 @@ class Supervisor:
         """Waits, a while, until all of it is where it lasts."""
         if status == exit_status.HELD:
             return True  # It is another's.
-        secs = _DONE_SECS if status == exit_status.DONE else _ENDED_SECS
         try:
             return self._directory.durability.finish(
-                patience_secs=secs, given_up=lambda: self._given_up
+                done=status == exit_status.DONE,
+                given_up=lambda: self._given_up,
             )
         except RunHeldError as error:
             say(str(error))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
+from colab_keras_bg.checkpoint.head import HEAD
 from colab_keras_bg.errors import ObjectNotFoundError, StorageError
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.sidecar.fence import Hold
@@ -19,7 +20,6 @@ from colab_keras_bg.storage.records import DamagedRecordError
 
 __all__ = ["ShippedSigns"]
 
-_HEAD = "HEAD"
 _INTERVAL_SECS = 10.0
 
 
@@ -62,4 +62,4 @@ class ShippedSigns:
                     shipped = signs
 
     def _is_ours(self) -> bool:
-        return Hold.from_bytes(self._remote.read(_HEAD)).claim == self._claim
+        return Hold.from_bytes(self._remote.read(HEAD)).claim == self._claim
