@@ -16,22 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from colab_keras_bg.checkpoint.head import Head
-from colab_keras_bg.checkpoint.policies import secs_of
 from colab_keras_bg.errors import (
     StorageError,
     StorageUnavailableError,
-    UsageError,
 )
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.progress import ProgressBar
 from colab_keras_bg.sidecar import exchange
 from colab_keras_bg.sidecar.exchange import Orders, Report
 from colab_keras_bg.sidecar.launching import LaunchedSidecar
+from colab_keras_bg.sidecar.options import ShippingOptions
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import DamagedRecordError
 from colab_keras_bg.stored_run import StoredRun
 
-__all__ = ["Durability", "ago", "patience", "spool_target"]
+__all__ = ["Durability", "ago", "spool_target"]
 
 _DRAINED = "drained"
 # How long the end of an attempt is waited for.
@@ -49,8 +48,7 @@ class Durability:
         *,
         url: str,
         keep: Mapping[str, Any],
-        take_over: bool = False,
-        max_undurable_secs: float | None = None,
+        options: ShippingOptions = ShippingOptions(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Takes the run's directory; nothing is touched.
@@ -59,19 +57,17 @@ class Durability:
             path: The local directory.
             url: Where it is shipped to; empty if nowhere.
             keep: What is kept there: the arguments of `keep_policy`.
-            take_over: Whether to take the run from a machine that lives.
-            max_undurable_secs: For how long nothing may become durable while
-                there is something to ship; None for ever.
+            options: How it is shipped.
             clock: Seconds since 1970.
         """
         self._path, self._url = path, url
         self._storage = LocalStorage(path)
-        self._keep, self._take_over = dict(keep), take_over
-        self._max_undurable_secs = max_undurable_secs
+        self._keep, self._options = dict(keep), options
         self._clock = clock
         self._sidecar: LaunchedSidecar | None = None
         self._last: tuple[int | None, float] = (None, clock())
         self._said: str | None = None
+        self._far = ""
         self._said_at = 0.0
 
     def begin(self) -> None:
@@ -92,7 +88,7 @@ class Durability:
             self._path,
             url=self._url,
             keep=self._keep,
-            take_over=self._take_over,
+            options=self._options,
         )
         try:
             sidecar.start()
@@ -103,7 +99,7 @@ class Durability:
         found = sidecar.wait_until_ready(ProgressBar())
         for skipped in found.skipped:
             say(f"skipped {skipped}")
-        self._sidecar = sidecar
+        self._sidecar, self._far = sidecar, found.far
         self._last = (found.durable_step, self._clock())
 
     def report(self) -> Report | None:
@@ -128,6 +124,7 @@ class Durability:
             "durable_since": found.durable_since,
             "committed_step": head.step,
             "problem": found.problem,
+            "shipped_to": found.far or self._url,
             "shipping": {"waiting": found.waiting, "traffic": found.traffic},
         }
 
@@ -151,7 +148,7 @@ class Durability:
             self._last = (found.durable_step, now)
         self._tell(found)
         waited = now - self._last[1]
-        most = self._max_undurable_secs
+        most = self._options.max_undurable_secs
         if most is not None and waited > most:
             raise StorageUnavailableError(
                 f"Nothing has become durable for {ago(waited)}, and at most "
@@ -210,6 +207,10 @@ class Durability:
     def _tell(self, found: Report) -> None:
         """Says that something stands in the way, or no longer does."""
         now = self._clock()
+        if found.far != self._far and found.far:
+            if self._far:
+                say(f"it is shipped to {found.far} from now on")
+            self._far = found.far
         if found.problem is None:
             if self._said is not None:
                 self._said = None
@@ -248,23 +249,6 @@ def spool_target(stored: StoredRun) -> str | None:
     """
     orders = exchange.read(Path(stored.address), Orders)
     return (orders.url or None) if orders else None
-
-
-def patience(max_undurable: str | None) -> float | None:
-    """The seconds that `max_undurable` means; None if there is no limit.
-
-    Raises:
-        UsageError: If it is no time.
-    """
-    if max_undurable is None:
-        return None
-    secs = secs_of(max_undurable)
-    if secs is None:
-        raise UsageError(
-            f"max_undurable={max_undurable!r} cannot be meant: give a time "
-            "such as '10m' or '2h'."
-        )
-    return secs
 
 
 def ago(secs: float) -> str:

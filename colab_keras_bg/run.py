@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from colab_keras_bg.checkpoint.keeping import keep_policy
 from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
-from colab_keras_bg.durability import patience
 from colab_keras_bg.errors import (
     BackgroundTrainingError,
     RunHeldError,
@@ -29,9 +28,10 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
-from colab_keras_bg.journal.metrics import METRICS, MetricsJournal
+from colab_keras_bg.journal.metrics import METRICS, MetricsJournal, named_apart
 from colab_keras_bg.run_directory import RunDirectory, directory_of
 from colab_keras_bg.saving import Saves
+from colab_keras_bg.sidecar.options import ShippingOptions
 
 if TYPE_CHECKING:
     import keras
@@ -79,15 +79,18 @@ class Run:
         start_over: bool = False,
         take_over: bool = False,
         max_undurable: str | None = None,
+        fallback_dir: str | os.PathLike[str] | None = None,
+        fallback_after: str = "5m",
+        bandwidth: str | None = None,
         seed: int | None = None,
         command: Sequence[str] = (),
     ) -> None:
         """Checks the arguments; nothing is touched before `open`.
 
         Args:
-            run_dir: Where the run lives: a local path, or `gs://bucket/folder`.
-                Then it is written on this machine's disk first, and shipped
-                from there in the background.
+            run_dir: Where the run lives: a local path; or, shipped there in
+                the background, `gs://bucket/folder`, `drive://folder/path` or
+                a folder of a mounted Drive.
             save_freq: When to save: `"epoch"`, a number of batches, a time
                 such as `"30s"` or `"10m"`, or `"auto"`; several with
                 `+` between.
@@ -98,12 +101,15 @@ class Run:
                 measured at the ends of epochs.
             monitor: The metric's name in the logs of an epoch.
             mode: `"min"`, `"max"`, or `"auto"`, by the name.
-            start_over: Whether to set aside what the directory holds, under
-                another name beside it, and begin anew. Not in a bucket.
-            take_over: Whether to take a run in a bucket from a machine that
-                seems to live. What that one still commits is void.
+            start_over: Whether to set aside what a local directory holds,
+                under another name beside it, and begin anew.
+            take_over: Whether to take a shipped run from a machine that seems
+                to live. What that one still commits is void.
             max_undurable: Ends the training, to be continued, when nothing
                 has become durable for so long, such as `"30m"`.
+            fallback_dir: Where to ship to while the run directory is dead.
+            fallback_after: For how long it has to be dead before.
+            bandwidth: Bytes a second to send at most, such as `"5MB"`.
             seed: A seed for whoever asks the run for one.
             command: What was asked for, for the record.
 
@@ -120,8 +126,14 @@ class Run:
         self._directory = RunDirectory(
             run_dir,
             keep=keep,
-            take_over=take_over,
-            max_undurable_secs=patience(max_undurable),
+            shipping=ShippingOptions.of(
+                run_dir,
+                take_over=take_over,
+                max_undurable=max_undurable,
+                fallback_dir=fallback_dir,
+                fallback_after=fallback_after,
+                bandwidth=bandwidth,
+            ),
         )
         self.path = self._directory.path
         self.address = self._directory.address
@@ -206,8 +218,6 @@ class Run:
         else:
             self.close(reason=f"{kind.__name__}: {error}"[:500])
 
-    # Its life.
-
     def share(self, *, attempt: int, lock_handle: int) -> None:
         """Takes part in what a supervisor that started us has opened.
 
@@ -234,8 +244,7 @@ class Run:
         if self.is_open:
             return
         if self.path in _open_runs:
-            other = "another Run object of this process"
-            raise RunHeldError(str(self.path), holder=other)
+            raise RunHeldError(self.address, holder="a Run of this process")
         if self._start_over:
             self._directory.set_aside()
             self._start_over = False
@@ -333,16 +342,10 @@ class Run:
             **more: Fields beside them, such as `epoch`.
         """
         own = {"step": self._step, **more, "time": time.time()}
-        named = {
-            f"metric_{name}" if name in own else name: value
-            for name, value in values.items()
-        }
         try:
-            self._metrics.append({**own, **named})
+            self._metrics.append(named_apart(own, values))
         except OSError as error:
             say(f"the metrics of step {self._step} were not written: {error}")
-
-    # Inside.
 
     def _opened(self) -> None:
         _open_runs[self.path] = self

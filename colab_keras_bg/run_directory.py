@@ -24,6 +24,13 @@ from colab_keras_bg.durability import Durability
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempt
+from colab_keras_bg.sidecar.options import ShippingOptions
+from colab_keras_bg.storage.addresses import (
+    is_remote,
+    local_directory,
+    remote_address,
+    spool_of,
+)
 from colab_keras_bg.storage.folders import make_writable
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
@@ -33,7 +40,6 @@ from colab_keras_bg.storage.records import (
     read_record,
     write_record,
 )
-from colab_keras_bg.storage.urls import is_url, local_directory, spool_of
 from colab_keras_bg.stored_run import DONE, RUN, StoredRun
 
 __all__ = ["DONE", "RUN", "RunDirectory", "directory_of"]
@@ -54,11 +60,11 @@ def directory_of(run_dir: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: If the address cannot be meant.
     """
-    if not is_url(run_dir):
+    if not is_remote(run_dir):
         return local_directory(run_dir)
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     spools = os.environ.get(_SPOOLS) or f"{cache}/colab_keras_bg/spools"
-    return spool_of(os.fspath(run_dir), spools=local_directory(spools))
+    return spool_of(remote_address(run_dir), spools=local_directory(spools))
 
 
 class RunDirectory(StoredRun):
@@ -78,8 +84,7 @@ class RunDirectory(StoredRun):
         run_dir: str | os.PathLike[str],
         *,
         keep: Mapping[str, Any] = MappingProxyType({"keep_last": 2}),
-        take_over: bool = False,
-        max_undurable_secs: float | None = None,
+        shipping: ShippingOptions = ShippingOptions(),  # noqa: B008 - frozen
     ) -> None:
         """Takes an address; nothing is touched.
 
@@ -87,15 +92,13 @@ class RunDirectory(StoredRun):
             run_dir: A local path, or a URL.
             keep: What is kept where it is shipped to: the arguments of
                 `keep_policy`.
-            take_over: Whether to take a run that lies far away from a
-                machine that lives.
-            max_undurable_secs: For how long nothing may become durable.
+            shipping: How it is shipped, if it lies far away.
 
         Raises:
             UsageError: If the address cannot be meant.
         """
         self.path = directory_of(run_dir)
-        url = os.fspath(run_dir).strip().rstrip("/") if is_url(run_dir) else ""
+        url = remote_address(run_dir) if is_remote(run_dir) else ""
         super().__init__(
             LocalStorage(self.path),
             address=url or str(self.path),
@@ -105,8 +108,7 @@ class RunDirectory(StoredRun):
             self.path,
             url=url,
             keep=keep,
-            take_over=take_over,
-            max_undurable_secs=max_undurable_secs,
+            options=shipping,
         )
         self.head = Head(run_id="", attempt=0)
         self.attempt = 0
@@ -340,6 +342,7 @@ class RunDirectory(StoredRun):
                 "reason": reason,
                 "command": list(command),
                 "time": time.time(),
+                "final": bool(self.finals.steps()),
             },
         )
 

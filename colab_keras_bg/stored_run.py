@@ -16,10 +16,15 @@ from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempts
 from colab_keras_bg.journal.progress import ProgressBar
+from colab_keras_bg.storage.addresses import (
+    is_remote,
+    local_directory,
+    open_remote,
+    remote_address,
+)
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
-from colab_keras_bg.storage.urls import is_url, local_directory, open_remote
 
 __all__ = ["DONE", "RUN", "StoredRun", "stored_run"]
 
@@ -103,8 +108,9 @@ def stored_run(run_dir: str | os.PathLike[str]) -> StoredRun:
         UsageError: If the address cannot be meant.
         StorageRefusedError: If there are no credentials.
     """
-    if is_url(run_dir):
-        url = os.fspath(run_dir).strip().rstrip("/")
-        return StoredRun(open_remote(url).storage, address=url, is_remote=True)
+    if is_remote(run_dir):
+        address = remote_address(run_dir)
+        remote = open_remote(address)
+        return StoredRun(remote.storage, address=address, is_remote=True)
     path: Path = local_directory(run_dir)
     return StoredRun(LocalStorage(path), address=str(path))

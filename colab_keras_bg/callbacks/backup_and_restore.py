@@ -72,6 +72,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         mode: str = "auto",
         take_over: bool = False,
         max_undurable: str | None = None,
+        fallback_dir: str | os.PathLike[str] | None = None,
+        fallback_after: str = "5m",
+        bandwidth: str | None = None,
     ) -> None:
         """Checks the arguments; nothing is touched before `fit`.
 
@@ -90,6 +93,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             mode: `"min"`, `"max"`, or `"auto"`, by the name.
             take_over: See `Run`.
             max_undurable: See `Run`.
+            fallback_dir: See `Run`.
+            fallback_after: See `Run`.
+            bandwidth: See `Run`.
 
         Raises:
             UsageError: If an argument cannot be meant (a `ValueError`).
@@ -120,6 +126,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             "mode": mode,
             "take_over": take_over,
             "max_undurable": max_undurable,
+            "fallback_dir": fallback_dir,
+            "fallback_after": fallback_after,
+            "bandwidth": bandwidth,
         }
         if not isinstance(backup_dir, Run):
             Run(backup_dir, **self._settings)  # Bad arguments fail here.

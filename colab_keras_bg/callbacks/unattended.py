@@ -29,13 +29,16 @@ def unattended(
     mode: str = "auto",
     take_over: bool = False,
     max_undurable: str | None = None,
+    fallback_dir: str | os.PathLike[str] | None = None,
+    fallback_after: str = "5m",
+    bandwidth: str | None = None,
 ) -> list[keras.callbacks.Callback]:
     """Callbacks that let a `fit` run unattended.
 
     Args:
-        run_dir: The run directory: a local path, or `gs://bucket/folder`.
-            May be left out in a program that
-            `colab-keras-bg train` started.
+        run_dir: The run directory: a local path, `gs://bucket/folder`,
+            `drive://folder/path`, or a folder of a mounted Drive. May be left
+            out in a program that `colab-keras-bg train` started.
         save_freq: When to save: `"epoch"`, a number of batches, a time such
             as `"30s"` or `"10m"`, or `"auto"`; several with `+` between.
         keep_last: How many of the newest checkpoints are kept, 2 or more.
@@ -45,10 +48,14 @@ def unattended(
             at the ends of epochs.
         monitor: The metric's name in the logs of an epoch.
         mode: `"min"`, `"max"`, or `"auto"`, by the name.
-        take_over: Whether to take a run in a bucket from a machine that seems
-            to live.
+        take_over: Whether to take a shipped run from a machine that seems to
+            live.
         max_undurable: Ends the training, to be continued, when nothing has
             become durable for so long, such as `"30m"`.
+        fallback_dir: Where to ship to, for as long as the run directory stays
+            dead: another address of that kind.
+        fallback_after: For how long it has to be dead before.
+        bandwidth: How many bytes a second are sent at most, such as `"5MB"`.
 
     Returns:
         The callbacks, for `model.fit(callbacks=...)`.
@@ -80,6 +87,9 @@ def unattended(
             mode=mode,
             take_over=take_over,
             max_undurable=max_undurable,
+            fallback_dir=fallback_dir,
+            fallback_after=fallback_after,
+            bandwidth=bandwidth,
         )
     ]
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.programs import Program
+from colab_keras_bg.cli.termination import interrupted_by
 from colab_keras_bg.errors import (
     BackgroundTrainingError,
     RunHeldError,
@@ -94,7 +95,15 @@ class Supervisor:
         Raises:
             BackgroundTrainingError: If the run cannot begin or go on.
         """
-        found = self._directory.hold()
+        try:
+            with interrupted_by(*_ENDING):
+                found = self._directory.hold()
+        except KeyboardInterrupt:
+            say(
+                "interrupted before the training began; nothing was changed; "
+                "run the same command again"
+            )
+            return exit_status.RESUMABLE
         step = f", from step {found.step}" if found else ""
         del found  # It keeps the files of a checkpoint open.
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""SIGTERM ends the program as `sys.exit` would; its children, as ever.
+"""Signals that end a program do it as an exception; its children, as ever.
 
 Invariant: a process that the program forks dies of SIGTERM from its first
 moment on. A pool of processes sends it to children it has only just forked:
@@ -8,13 +8,14 @@ runs, and the pool would wait for ever.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from types import FrameType
 
-__all__ = ["exit_on_sigterm"]
+__all__ = ["exit_on_sigterm", "interrupted_by"]
 
 _SIGTERM = {signal.SIGTERM}
 # By thread: several may fork at once.
@@ -44,6 +45,31 @@ def exit_on_sigterm(exit_status: int) -> None:
         after_in_parent=_let_through,
         after_in_child=die_of_it,
     )
+
+
+@contextlib.contextmanager
+def interrupted_by(*numbers: int) -> Iterator[None]:
+    """Has signals raise `KeyboardInterrupt`; those ignored stay ignored.
+
+    To be used in the main thread.
+
+    Args:
+        numbers: The signals.
+    """
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupted)
+        for number in numbers
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _hold_back() -> None:

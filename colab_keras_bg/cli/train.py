@@ -21,10 +21,14 @@ from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command
 from colab_keras_bg.cli.programs import Program
 from colab_keras_bg.cli.supervisor import Supervisor
-from colab_keras_bg.durability import patience
-from colab_keras_bg.errors import UsageError
+from colab_keras_bg.errors import (
+    StorageRefusedError,
+    StorageUnavailableError,
+    UsageError,
+)
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run_directory import RunDirectory
+from colab_keras_bg.sidecar.options import ShippingOptions
 from colab_keras_bg.stored_run import StoredRun, stored_run
 
 __all__ = ["COMMAND"]
@@ -37,8 +41,9 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "run_dir",
         None,
-        "Where the run lives: a path, or gs://bucket/folder. Default: runs/ "
-        "and the program's name.",
+        "Where the run lives: a path, gs://bucket/folder, drive://folder/path, "
+        "or a folder of a mounted Drive. Default: runs/ and the program's "
+        "name.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -126,24 +131,53 @@ def _define(values: flags.FlagValues) -> None:
         "long, such as 30m. Default: train on for as long as it takes.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "fallback_dir",
+        None,
+        "Where to ship to for as long as the run directory stays dead: "
+        "another gs:// or drive:// address, or folder of a mounted Drive.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "fallback_after",
+        "5m",
+        "For how long the run directory has to be dead before.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "bandwidth",
+        None,
+        "How many bytes a second are sent at most, such as 5MB. Default: as "
+        "many as can be.",
+        flag_values=values,
+    )
 
 
 def _run(values: Any, names: Sequence[str]) -> int:
     program = _program(values, names)
-    try:
-        save_policy(values.save_freq)
-        keep_policy(**_kept(values))
-        max_undurable_secs = patience(values.max_undurable)
-    except UsageError as error:  # It names the argument of `Run`.
-        raise UsageError(f"--{error}") from None
     run_dir = values.run_dir
     if run_dir is None:
         run_dir = os.path.join("runs", program.title)
+    try:
+        save_policy(values.save_freq)
+        keep_policy(**_kept(values))
+        shipping = ShippingOptions.of(
+            run_dir,
+            take_over=values.take_over,
+            max_undurable=values.max_undurable,
+            fallback_dir=values.fallback_dir,
+            fallback_after=values.fallback_after,
+            bandwidth=values.bandwidth,
+        )
+    except UsageError as error:
+        is_named = str(error).partition("=")[0].isidentifier()
+        if not is_named:
+            raise
+        raise UsageError(f"--{error}") from None  # The argument of `Run`.
     directory = RunDirectory(
         run_dir,
         keep=_kept(values),
-        take_over=values.take_over,
-        max_undurable_secs=max_undurable_secs,
+        shipping=shipping,
     )
     command = [program.kind, program.name, *program.arguments]
     seed = values.seed
@@ -156,7 +190,16 @@ def _run(values: Any, names: Sequence[str]) -> int:
     if values.start_over:
         needed = [program.name] if program.kind == "file" else []
         directory.set_aside(needed=needed)
-    if _was_done(stored_run(run_dir), command):
+    try:
+        was_done = _was_done(stored_run(run_dir), command)
+    except StorageRefusedError:
+        raise
+    except StorageUnavailableError as error:
+        if not shipping.fallback:
+            raise
+        say(str(error))  # It may have gone on there.
+        was_done = _was_done(stored_run(shipping.fallback), command)
+    if was_done:
         return exit_status.DONE
     return Supervisor(
         directory,

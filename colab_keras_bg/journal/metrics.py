@@ -21,6 +21,7 @@ __all__ = [
     "MetricsJournal",
     "crc32c_of",
     "damaged_lines",
+    "named_apart",
     "read_metrics",
 ]
 
@@ -117,6 +118,22 @@ class MetricsJournal:
             if not content.endswith(b"\n"):
                 file.truncate(content.rfind(b"\n") + 1)
         self._ends_whole = True
+
+
+def named_apart(
+    own: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A report of our fields and of values, neither in place of the other.
+
+    Args:
+        own: Our fields.
+        values: What was measured, by names that may be the same.
+    """
+    named = {
+        f"metric_{name}" if name in own else name: value
+        for name, value in values.items()
+    }
+    return {**own, **named}
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:

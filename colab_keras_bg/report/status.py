@@ -28,9 +28,9 @@ from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.run_directory import directory_of
 from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.storage.addresses import is_remote
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
-from colab_keras_bg.storage.urls import is_url
 from colab_keras_bg.stored_run import DONE, RUN, StoredRun, stored_run
 
 __all__ = ["RunStatus", "as_text", "read_status"]
@@ -105,7 +105,7 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
     try:
         return _status_of(stored_run(run_dir))
     except StorageUnavailableError as error:
-        if not is_url(run_dir):
+        if not is_remote(run_dir):
             raise
         here = stored_run(directory_of(run_dir))
         if not here.holds_a_run():
@@ -147,6 +147,7 @@ def _status_of(stored: StoredRun) -> RunStatus:
     elif shipped_to is not None:
         committed = _typed(signs.get("durable_step"), int)
         since = _typed(signs.get("durable_since"), float)
+        shipped_to = _typed(signs.get("shipped_to"), str) or shipped_to
     return RunStatus(
         run_dir=stored.address,
         state=state,

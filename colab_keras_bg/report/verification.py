@@ -74,11 +74,7 @@ def verify_run(run_dir: str | os.PathLike[str]) -> Verification:
                 size = checkpoint.manifest.size_bytes
                 whole.append(f"{where} of step {step}: {size:,} bytes")
     damaged.extend(_missing(stored.storage, stored.checkpoints))
-    if (
-        stored.storage.exists(DONE)
-        and stored.checkpoints.steps()
-        and not stored.finals.steps()
-    ):
+    if _left_a_final(stored) and not stored.finals.steps():
         damaged.append("final checkpoint: the run is done, and it is gone")
     return Verification(whole, damaged)
 
@@ -109,6 +105,15 @@ def _damaged_records(stored: StoredRun) -> Iterator[str]:
     for number in damaged_lines(_reports(stored)):
         yield f"{METRICS} line {number}: it is not a report"
     yield from _lost_reports(stored)
+
+
+def _left_a_final(stored: StoredRun) -> bool:
+    """Whether the run is done, and has kept what it came to."""
+    try:
+        done = read_record(stored.storage, DONE)
+    except DamagedRecordError:
+        return False  # Listed already.
+    return done is not None and done.get("final") is not False
 
 
 def _missing(storage: Storage, store: CheckpointStore) -> Iterator[str]:

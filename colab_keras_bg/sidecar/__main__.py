@@ -28,7 +28,8 @@ def main() -> int:
     # What needs gRPC is not used here, and it takes ten megabytes.
     sys.modules["grpc"] = None  # type: ignore[assignment]
     from colab_keras_bg.sidecar.process import Sidecar
-    from colab_keras_bg.storage.urls import open_remote
+    from colab_keras_bg.sidecar.reporting import added_up
+    from colab_keras_bg.storage.addresses import open_remote
 
     # A kernel that is interrupted, or a terminal that closes, is not ours.
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -41,8 +42,16 @@ def main() -> int:
     )
     try:
         orders = exchange.read(spool, Orders) or Orders()
-        remote = open_remote(orders.url)
-        Sidecar(spool, remote.storage, traffic=remote.traffic).run()
+        rate = orders.bytes_per_sec
+        ends = [
+            open_remote(address, bytes_per_sec=rate)
+            for address in filter(None, (orders.url, orders.fallback))
+        ]
+        Sidecar(
+            spool,
+            *(end.storage for end in ends),
+            traffic=lambda: added_up(end.traffic() for end in ends),
+        ).run()
     except Exception as error:  # noqa: BLE001 - told, whatever it is
         if not isinstance(error, BackgroundTrainingError):
             traceback.print_exc()  # Into its log.

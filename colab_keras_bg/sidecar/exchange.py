@@ -32,6 +32,10 @@ class Orders:
         keep: What is kept there: the arguments of `keep_policy`.
         take_over: Whether to take the run from one that lives.
         finish: Whether to ship what is left and end.
+        fallback: Where to ship to as long as that stays dead; empty if
+            nowhere.
+        fallback_after_secs: For how long it has to be dead before.
+        bytes_per_sec: How much to send at most; None for as much as can be.
         launch: Drawn at random by whoever gives them. A sidecar that finds
             others than it was started by ends: they have one of their own.
     """
@@ -42,6 +46,9 @@ class Orders:
     keep: dict[str, Any] = field(default_factory=dict)
     take_over: bool = False
     finish: bool = False
+    fallback: str = ""
+    fallback_after_secs: float = 300.0
+    bytes_per_sec: float | None = None
     launch: str = ""
 
 
@@ -57,6 +64,7 @@ class Report:
         past_attempt: The last attempt of another machine.
         durable_step: The newest step that is on the remote, verified.
         durable_since: When that became known, in seconds since 1970.
+        far: The far end that it ships to at present.
         waiting: How many checkpoints are not there yet.
         problem: What stands in the way, in words; None if nothing does.
         problem_since: Since when, in seconds since 1970.
@@ -75,6 +83,7 @@ class Report:
     past_attempt: int = 0
     durable_step: int | None = None
     durable_since: float | None = None
+    far: str = ""
     waiting: int = 0
     problem: str | None = None
     problem_since: float | None = None

@@ -84,9 +84,22 @@ class Hold:
         )
 
     def taken(
-        self, *, holder: str, machine: str, claimed: float, step: int | None
+        self,
+        *,
+        holder: str,
+        machine: str,
+        claimed: float,
+        step: int | None,
+        there: int | None = None,
     ) -> Hold:
-        """The same run, held by another who goes on from a step."""
+        """The same run, held by another who goes on from a step.
+
+        That step need not have been shipped yet: what `HEAD` names as
+        committed is what was before, or was seen `there`.
+        """
+        named = {*self.head.steps, self.head.step, there} - {None}
+        kept = sorted(s for s in named if s is not None and s <= _place(step))
+        newest = kept[-1] if kept else None
         first = self.head.attempt + 1
         earlier = [
             fence
@@ -99,8 +112,11 @@ class Hold:
             head=replace(
                 self.head,
                 attempt=first,
-                step=step,
-                steps=tuple(s for s in self.head.steps if s <= _place(step)),
+                step=newest,
+                committed=(
+                    self.head.committed if newest == self.head.step else None
+                ),
+                steps=tuple(kept),
             ),
             holder=holder,
             machine=machine,
@@ -232,29 +248,38 @@ class Fence:
                 )
 
     def take(
-        self, *, run_id: str, step: int | None, past_attempt: int = 0
+        self,
+        *,
+        run_id: str,
+        step: int | None,
+        there: int | None = None,
+        past_attempt: int = 0,
     ) -> Hold:
         """Makes the run ours.
 
         Args:
             run_id: Its name, if nobody has given it one.
             step: The step that is gone on from; None if from nothing.
-            past_attempt: The last attempt that is known of; of a `HEAD` that
-                cannot be understood, nothing else is.
+            there: The newest step that was seen at the far end.
+            past_attempt: The last attempt that is known of otherwise: of a
+                `HEAD` that cannot be understood, nothing else is.
 
         Raises:
             RunHeldError: If another was quicker.
             StorageError: If it cannot be written.
         """
-        before = Hold(Head(run_id=run_id, attempt=past_attempt))
+        before = Hold(Head(run_id=run_id, attempt=0))
         if self._content is not None:
             with contextlib.suppress(DamagedRecordError):
                 before = Hold.from_bytes(self._content)
+        past = max(before.head.attempt, past_attempt)
+        before = replace(before, head=replace(before.head, attempt=past))
         taken = before.taken(
             holder=self._holder,
             machine=self._machine,
             claimed=self._clock(),
             step=step,
+            there=there,
         )
         self._swap(taken)
         return taken
@@ -264,9 +289,15 @@ class Fence:
 
         Args:
             found: What `look` told just now.
+
+        Raises:
+            RunHeldError: If another was quicker.
+            StorageError: If it cannot be written.
         """
         self.hold = found
-        return found
+        if found.holder != self._holder:  # It was given back.
+            self._swap(replace(found, holder=self._holder))
+        return self.hold
 
     def publish(self, head: Head) -> None:
         """Says what is committed.

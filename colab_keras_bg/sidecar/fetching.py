@@ -94,7 +94,7 @@ class Fetcher:
         skipped: list[Skipped] = []
         steps = store.steps()
         expected = hold.head.step if hold else None
-        if expected is not None and expected > max(steps, default=-1):
+        if expected is not None and expected not in steps:
             skipped.append(Skipped(expected, f"{MANIFEST} is missing"))
         for step in reversed(steps):
             try:
@@ -105,7 +105,8 @@ class Fetcher:
             except DamagedCheckpointError as error:
                 skipped.append(Skipped(step, error.reason))
             else:
-                return Fetched(step, tuple(skipped))
+                newer = [one for one in skipped if one.step > step]
+                return Fetched(step, tuple(newer))
         if skipped:
             raise NoUsableCheckpointError(store.describe(), skipped=skipped)
         return Fetched(None)

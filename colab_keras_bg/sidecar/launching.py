@@ -2,7 +2,8 @@
 
 Invariant: nothing here touches a network, or waits for the sidecar while the
 training goes on. A sidecar that died is started again; one that says that the
-run is lost is believed.
+run is lost is believed. One that hangs, or belongs to an attempt that is over
+and does not give way, is ended: what it knows is on disk.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -22,12 +24,17 @@ from colab_keras_bg import errors
 from colab_keras_bg.errors import BackgroundTrainingError, StorageError
 from colab_keras_bg.sidecar import exchange
 from colab_keras_bg.sidecar.exchange import FOLDER, Orders, Report
+from colab_keras_bg.sidecar.options import ShippingOptions
 
 __all__ = ["LaunchedSidecar"]
 
 _POLL_SECS = 0.05
 _RESTART_SECS = 30.0
 _REAP_SECS = 5.0
+# An earlier attempt's may be in the middle of an upload; it is gone on with.
+_GIVE_WAY_SECS = 10.0
+# It beats every few seconds, whatever it does.
+_SILENT_SECS, _HUNG_SECS = 60.0, 300.0
 # Told what is done, how many bytes of it are, and of how many.
 _Watch = Callable[[str, int, int], None]
 
@@ -41,7 +48,7 @@ class LaunchedSidecar:
         *,
         url: str,
         keep: dict[str, Any],
-        take_over: bool = False,
+        options: ShippingOptions = ShippingOptions(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes what it is to do; nothing is started yet.
@@ -50,19 +57,23 @@ class LaunchedSidecar:
             spool: The local end; a folder that is there.
             url: The run directory that it ships to.
             keep: The arguments of `keep_policy`, for the far end.
-            take_over: Whether to take the run from one that lives.
+            options: How it is shipped.
             clock: Seconds that only grow.
         """
         self._spool = spool
         self._orders = Orders(
             url=url,
             keep=keep,
-            take_over=take_over,
+            take_over=options.take_over,
+            fallback=options.fallback,
+            fallback_after_secs=options.fallback_after_secs,
+            bytes_per_sec=options.bytes_per_sec,
             launch=secrets.token_hex(8),
         )
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
+        self._heard: tuple[float, float] = (0.0, 0.0)  # Its beat; when.
 
     def start(self) -> None:
         """Starts it, in a session of its own.
@@ -90,6 +101,7 @@ class LaunchedSidecar:
                 start_new_session=True,
             )
         self._started = self._clock()
+        self._heard = (0.0, self._started)
 
     def report(self) -> Report | None:
         """What it last said; None before it has said anything."""
@@ -111,6 +123,8 @@ class LaunchedSidecar:
         while True:
             ended = self._has_ended()
             found = self.report()
+            if found is None and self._is_late():
+                self._end_earlier()
             if found is not None:
                 if found.progress and found.progress != shown:
                     shown = found.progress
@@ -141,6 +155,17 @@ class LaunchedSidecar:
             if found.error == errors.RunHeldError.__name__:
                 raise _error_of(found)
             found = replace(found, problem=found.message)
+        elif not ended and (silent_secs := self._silence(found)):
+            found = replace(
+                found or Report(),
+                problem=(
+                    "the sidecar, which ships the run, gives no sign of life "
+                    f"since {silent_secs:.0f} s; it is ended and started "
+                    f"again after {_HUNG_SECS:.0f} s"
+                ),
+            )
+            if silent_secs > _HUNG_SECS and self._process is not None:
+                self._process.kill()
         if ended and self._clock() - self._started > _RESTART_SECS:
             with contextlib.suppress(OSError):
                 self.start()
@@ -186,6 +211,24 @@ class LaunchedSidecar:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_REAP_SECS)
 
+    def _silence(self, found: Report | None) -> float:
+        """For how many seconds it has not beaten; 0 if for a short while."""
+        now, beat = self._clock(), found.beat if found else 0.0
+        if beat != self._heard[0]:
+            self._heard = (beat, now)
+        secs = now - self._heard[1]
+        return secs if secs > _SILENT_SECS else 0.0
+
+    def _is_late(self) -> bool:
+        return self._clock() - self._started > _GIVE_WAY_SECS
+
+    def _end_earlier(self) -> None:
+        """Ends an earlier attempt's, which has not given way by itself."""
+        before = exchange.read(self._spool, Report)
+        if before is not None and _is_sidecar(before.pid, self._spool):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(before.pid, signal.SIGKILL)
+
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
@@ -194,6 +237,14 @@ class LaunchedSidecar:
         with contextlib.suppress(OSError):
             return path.read_bytes()[-500:].decode(errors="replace")
         return ""
+
+
+def _is_sidecar(pid: int, spool: Path) -> bool:
+    """Whether a process is a sidecar of this spool, and not another's pid."""
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return {b"colab_keras_bg.sidecar", os.fsencode(spool)} <= set(command)
+    return False
 
 
 def _error_of(report: Report) -> BackgroundTrainingError:

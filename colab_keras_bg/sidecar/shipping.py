@@ -142,11 +142,14 @@ class Shipper:
         """The steps to ship, the newest first."""
         if self._shipped is None:
             self.begin()
-        assert self._shipped is not None  # noqa: S101 - `begin` has set it
+        return self.lacking()
+
+    def lacking(self) -> list[int]:
+        """The same, as far as that is known without asking the far end."""
         steps = [
             step
             for step in self._here.steps()
-            if step not in self._shipped
+            if step not in (self._shipped or ())
             and step not in self._damaged
             and not self._was_given_up(step)
         ]

@@ -47,6 +47,7 @@ from colab_keras_bg.storage.interface import (
     check_prefix,
     is_name,
 )
+from colab_keras_bg.storage.pace import Pace
 from colab_keras_bg.storage.traffic import Traffic
 
 __all__ = ["GcsStorage"]
@@ -67,6 +68,7 @@ class GcsStorage(Storage):
         connections: int = 4,
         endpoint: str | None = None,
         credentials: Any = None,
+        pace: Pace | None = None,
     ) -> None:
         """Takes an address; nothing is sent yet but for the credentials.
 
@@ -78,6 +80,7 @@ class GcsStorage(Storage):
             endpoint: The service's address, if it is not Google's. The
                 environment's STORAGE_EMULATOR_HOST is taken, too.
             credentials: Those of google-auth; the environment's if None.
+            pace: Lets what is sent go; None for as fast as can be.
 
         Raises:
             StorageRefusedError: If there are no credentials.
@@ -105,6 +108,7 @@ class GcsStorage(Storage):
         self._session = self._client._http
         self._session.hooks["response"].append(self.traffic.count)
         self._bucket = self._client.bucket(bucket)
+        self._pace = pace or Pace()
         self._parts = PartUpload(
             self._bucket,
             self._session,
@@ -112,6 +116,7 @@ class GcsStorage(Storage):
             prefix=f"{self._prefix}{PARTS}/",
             connections=connections,
             timeout=_TIMEOUT_SECS,
+            pace=self._pace,
         )
         self._seen: dict[str, tuple[bytes, int]] = {}  # Content, generation.
         self._lock = threading.Lock()
@@ -322,6 +327,7 @@ class GcsStorage(Storage):
         """Sends a small object, verified by the service as it arrives."""
         blob = self._blob(name)
         self._forget(name)
+        self._pace.take(len(content))
         blob.upload_from_string(
             content,
             content_type="application/octet-stream",

@@ -30,6 +30,8 @@ from google.cloud.storage.blob import Blob
 from google.cloud.storage.bucket import Bucket
 from requests import RequestException
 
+from colab_keras_bg.storage.pace import Pace
+
 __all__ = ["PARTS", "PartUpload"]
 
 PARTS = ".parts"
@@ -52,8 +54,8 @@ class _Part:
 class _Body:
     """The bytes of a part, read as they are sent; never all in memory."""
 
-    def __init__(self, handle: int, part: _Part) -> None:
-        self._handle, self._part = handle, part
+    def __init__(self, handle: int, part: _Part, pace: Pace) -> None:
+        self._handle, self._part, self._pace = handle, part, pace
         self.crc32c = 0
 
     def __len__(self) -> int:
@@ -71,6 +73,7 @@ class _Body:
                 raise OSError("the file has become shorter while it was sent")
             self.crc32c = google_crc32c.extend(self.crc32c, block)
             place += len(block)
+            self._pace.take(len(block))
             yield block
 
 
@@ -86,6 +89,7 @@ class PartUpload:
         prefix: str,
         connections: int,
         timeout: tuple[float, float],
+        pace: Pace,
     ) -> None:
         """Takes what the client sends by.
 
@@ -96,6 +100,7 @@ class PartUpload:
             prefix: What the parts' names begin with, ending in `/`.
             connections: How many parts are sent at once.
             timeout: Seconds to connect, and between two bytes.
+            pace: Lets what is sent go.
         """
         self._bucket, self._session = bucket, session
         self._url = (
@@ -103,7 +108,7 @@ class PartUpload:
         )
         self._prefix = prefix
         self._connections = connections
-        self._timeout = timeout
+        self._timeout, self._pace = timeout, pace
 
     def upload(self, blob: Blob, handle: int, size_bytes: int) -> None:
         """Creates an object from a file, verified as it arrives.
@@ -118,7 +123,7 @@ class PartUpload:
         """
         if size_bytes <= _WHOLE_BYTES:
             whole = _Part(blob, 0, size_bytes)
-            self._post(blob, _Body(handle, whole))
+            self._post(blob, _Body(handle, whole, self._pace))
             return
         parts = self._cut(blob.name, size_bytes)
         found = {one.name: one for one in self._list(_stem(blob.name))}
@@ -157,6 +162,7 @@ class PartUpload:
             PreconditionFailed: If it has changed meanwhile.
         """
         part = self._bucket.blob(f"{self._prefix}{secrets.token_hex(8)}")
+        self._pace.take(len(content))
         part.upload_from_string(
             content,
             content_type="application/octet-stream",
@@ -202,9 +208,9 @@ class PartUpload:
 
     def _send(self, handle: int, part: _Part, found: Blob | None) -> None:
         """Sends a part, unless it has arrived already."""
-        body = _Body(handle, part)
+        body = _Body(handle, part, self._pace)
         if found is not None:
-            for _ in body:  # To know its checksum.
+            for _ in _Body(handle, part, Pace()):  # To know its checksum.
                 pass
             if _is(found, body.crc32c, part.size_bytes):
                 part.blob._set_properties(found._properties)

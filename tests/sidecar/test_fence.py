@@ -241,9 +241,25 @@ def test_a_head_that_is_damaged(storage: Storage, content: bytes) -> None:
     made = fence(storage, "a")
     with pytest.raises(DamagedRecordError):
         made.look()
-    hold = made.take(run_id="run", step=4, past_attempt=7)
-    assert hold.head == Head("run", attempt=8, step=4)
+    hold = made.take(run_id="run", step=5, there=4, past_attempt=7)
+    assert hold.head == Head("run", attempt=8, step=4, steps=(4,))
     assert storage.read(HEAD) == hold.to_bytes()
+
+
+def test_what_is_only_here_is_not_named_there(storage: Storage) -> None:
+    """
+    Who takes the run with a step that was never shipped goes on from it; HEAD
+    names what is there.
+    """
+    first = taken(storage, "a")
+    commit(first, 5)
+    second = taken(storage, "b", step=7)
+    head = second.hold.head
+    assert (head.step, head.steps, head.committed) == (5, (5,), 1.0)
+    assert second.hold.fences[-1] == (2, 7)
+    third = taken(storage, "c", step=3)
+    head = third.hold.head
+    assert (head.step, head.steps, head.committed) == (None, (), None)
 
 
 def test_a_head_from_a_local_disk(storage: Storage) -> None:
@@ -254,4 +270,6 @@ def test_a_head_from_a_local_disk(storage: Storage) -> None:
     assert found is not None
     made.check_free(found)
     made.take(run_id="other", step=7)
-    assert made.hold.head == Head("run", attempt=4, step=7, committed=2.0)
+    assert made.hold.head == Head(
+        "run", attempt=4, step=7, committed=2.0, steps=(7,)
+    )

@@ -150,6 +150,22 @@ def test_what_is_void_is_not_fetched(
     assert newest(spool) == 2
 
 
+def test_all_that_is_there_is_void(
+    remote: MemoryStorage, spool: LocalStorage
+) -> None:
+    """
+    The step that the last take-over went on from is gone: that is no reason
+    to begin from nothing.
+    """
+    CheckpointStore(remote).delete(1)
+    hold = Hold(Head("run", attempt=2, step=1), fences=((2, 1),))
+    with pytest.raises(NoUsableCheckpointError, match="step 1") as caught:
+        Fetcher(remote, spool).newest(hold)
+    assert [one.step for one in caught.value.skipped] == [1]
+    nothing = Hold(Head("run", attempt=2), fences=((2, None),))
+    assert Fetcher(remote, spool).newest(nothing) == Fetched(None)
+
+
 @pytest.mark.parametrize("dies_at", range(30))
 def test_the_network_is_gone(
     remote: MemoryStorage,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +31,10 @@ from colab_keras_bg.sidecar import launching
 from colab_keras_bg.sidecar.exchange import Report
 from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.sidecar.launching import LaunchedSidecar
+from colab_keras_bg.sidecar.options import ShippingOptions
 from colab_keras_bg.storage.gcs import GcsStorage
+from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.records import create_record, write_record
 from colab_keras_bg.tensor import LazyTensor
 from colab_keras_bg.testing.loopback_gcs import LoopbackGcs
 
@@ -66,8 +72,15 @@ class Machine:
         """From now on, whoever holds the run."""
         self._before = [self.sidecar]
         self.sidecar = LaunchedSidecar(
-            self.spool, url=URL, keep={"keep_last": 2}, take_over=True
+            self.spool,
+            url=URL,
+            keep={"keep_last": 2},
+            options=ShippingOptions(take_over=True),
         )
+
+    def directory_storage(self) -> LocalStorage:
+        """The files of the spool."""
+        return LocalStorage(self.spool)
 
     def processes(self) -> list[subprocess.Popen[bytes]]:
         """Its sidecars'."""
@@ -301,6 +314,133 @@ def test_two_machines(
     until(lost, what="the first has learnt of it")
     assert step_there(remote) == 2
     assert Head.read(remote).attempt == 2  # type: ignore[union-attr]
+
+
+def test_a_copied_spool_is_another_machine(
+    server: LoopbackGcs,
+    remote: GcsStorage,
+    machines: list[Machine],
+    tmp_path: Path,
+) -> None:
+    """It does not get the run for having the notes of the one that has it."""
+    first = machine(machines, tmp_path / "a")
+    first.begin()
+    first.save(1)
+    first.wait_until_durable(1)
+    shutil.copytree(
+        tmp_path / "a", tmp_path / "b", ignore=shutil.ignore_patterns(".lock")
+    )
+    second = machine(machines, tmp_path / "b")
+    with pytest.raises(RunHeldError, match="held by another live attempt"):
+        second.begin()
+    first.save(2)
+    first.wait_until_durable(2)
+
+
+def test_a_damaged_head_is_no_reason_to_take_a_live_run(
+    server: LoopbackGcs,
+    remote: GcsStorage,
+    machines: list[Machine],
+    tmp_path: Path,
+) -> None:
+    """Its heart beats all the same; that of a dead one does not."""
+    first = machine(machines, tmp_path / "a")
+    first.begin()
+    first.save(1)
+    first.wait_until_durable(1)
+    remote.replace("HEAD", b"garbage")
+    second = machine(machines, tmp_path / "b")
+    beating = threading.Event()
+
+    def beat() -> None:
+        while not beating.wait(1.0):
+            write_record(remote, "status.json", {"heartbeat": time.time()})
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(RunHeldError, match="damaged HEAD"):
+            second.begin()
+    finally:
+        beating.set()
+        thread.join()
+    second.take_over()
+    assert second.begin().durable_step == 1
+    assert second.directory.attempt == 2
+
+
+def test_another_run_s_spool(
+    server: LoopbackGcs,
+    remote: GcsStorage,
+    machines: list[Machine],
+    tmp_path: Path,
+) -> None:
+    """It is refused, also if all that is left there is the HEAD."""
+    first = machine(machines, tmp_path / "a")
+    first.begin()
+    first.save(1)
+    first.end()
+    remote.delete("run.json")
+    second = machine(machines, tmp_path / "b")
+    create_record(second.directory_storage(), "run.json", {"run_id": "other"})
+    with pytest.raises(StorageRefusedError, match="another run"):
+        second.begin()
+
+
+def test_one_that_hangs_is_told_and_started_again(
+    server: LoopbackGcs,
+    machines: list[Machine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A sidecar that was stopped gives no sign of life; what is due goes on."""
+    for name in ("_RESTART_SECS", "_SILENT_SECS"):
+        monkeypatch.setattr(launching, name, 0.0)
+    here = machine(machines, tmp_path / "a")
+    here.begin()
+    process = here.sidecar._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    here.save(1)
+    told = here.sidecar.look_after()  # What it has said before.
+    monkeypatch.setattr(launching, "_SILENT_SECS", 0.1)
+
+    def problem() -> str:
+        nonlocal told
+        told = here.sidecar.look_after()
+        return (told and told.problem) or ""
+
+    until(lambda: "no sign of life" in problem(), what="it is told")
+    assert process.poll() is None
+    monkeypatch.setattr(launching, "_HUNG_SECS", 0.0)
+    monkeypatch.setattr(launching, "_SILENT_SECS", 6.0)
+    until(
+        lambda: here.sidecar.look_after() and process.poll() is not None,
+        what="it is ended",
+        patience_secs=60,
+    )
+    here.wait_until_durable(1)
+
+
+def test_an_earlier_one_that_hangs_is_not_waited_for(
+    server: LoopbackGcs,
+    machines: list[Machine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next attempt on this machine ends it, and gets the run."""
+    first = machine(machines, tmp_path / "a")
+    first.begin()
+    process = first.sidecar._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    first.die()
+    monkeypatch.setattr(launching, "_GIVE_WAY_SECS", 1.0)
+    second = machine(machines, tmp_path / "a")
+    second.begin()
+    assert process.wait(10) == -signal.SIGKILL
+    second.save(1)
+    second.wait_until_durable(1)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from colab_keras_bg.errors import UsageError
-from colab_keras_bg.storage.urls import local_directory
+from colab_keras_bg.storage.addresses import local_directory
 
 
 @pytest.mark.parametrize(

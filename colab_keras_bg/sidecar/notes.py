@@ -1,0 +1,91 @@
+"""What a sidecar remembers of its spool, for the one that follows it.
+
+Invariant: notes are believed only where they were taken. A copy of a spool,
+on this machine or on another, is another holder: two that go on from the same
+notes would both commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from colab_keras_bg.sidecar.exchange import FOLDER
+
+__all__ = ["Notes"]
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Notes:
+    """Small texts beside a spool.
+
+    Attributes:
+        holder: This spool's name, drawn when it was first asked for.
+    """
+
+    def __init__(self, spool: Path, *, of: str = "") -> None:
+        """Reads what there is, or begins anew.
+
+        Args:
+            spool: The spool, which is there.
+            of: Which far end they are of, if there are several.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._folder = spool / FOLDER
+        self._of = of
+        self._folder.mkdir(parents=True, exist_ok=True)
+        here = _place_of(self._folder)
+        if self._read("place") != here:
+            for path in self._folder.glob("*claim"):
+                path.unlink()
+            for path in self._folder.glob("*begun_for"):
+                path.unlink()
+            self._write("holder", secrets.token_hex(8))
+            self._write("place", here)  # Last: the rest is whole then.
+        self.holder = self._read("holder")
+
+    @property
+    def claim(self) -> str:
+        """By which taking this spool has last had the run; empty if by none."""
+        return self._read(f"{self._of}claim")
+
+    @claim.setter
+    def claim(self, claim: str) -> None:
+        self._write(f"{self._of}claim", claim)
+
+    @property
+    def begun_for(self) -> str:
+        """The launch that a sidecar has last begun for; empty if for none."""
+        return self._read(f"{self._of}begun_for")
+
+    @begun_for.setter
+    def begun_for(self, launch: str) -> None:
+        self._write(f"{self._of}begun_for", launch)
+
+    def _read(self, name: str) -> str:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            return (self._folder / name).read_text(encoding="utf-8")
+        return ""
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self._folder / f".{name}.{secrets.token_hex(6)}.tmp"
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, self._folder / name)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _place_of(folder: Path) -> str:
+    """A text that a copy of the folder does not have."""
+    found = folder.stat()
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = _BOOT.read_text(encoding="ascii").strip()
+    return f"{boot} {found.st_dev} {found.st_ino}"

@@ -1,0 +1,280 @@
+"""A run is taken: fetched where it is not here, and then ours.
+
+Invariant: nothing is taken before it is sure that the run can go on, and
+nothing is fetched into a spool in which a trainer is at work. "Cannot be
+read" passes through: it is never "there is nothing".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from colab_keras_bg.checkpoint.head import HEAD, Head
+from colab_keras_bg.checkpoint.store import CheckpointStore
+from colab_keras_bg.errors import (
+    DamagedCheckpointError,
+    ObjectNotFoundError,
+    RunHeldError,
+    StorageRefusedError,
+)
+from colab_keras_bg.journal.attempts import Attempts
+from colab_keras_bg.sidecar.fence import Fence, Hold
+from colab_keras_bg.sidecar.fetching import Fetcher
+from colab_keras_bg.sidecar.notes import Notes
+from colab_keras_bg.storage.interface import Storage
+from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.records import DamagedRecordError, read_record
+
+__all__ = ["DONE", "RUN", "Taken", "Taking"]
+
+RUN = "run.json"
+DONE = "DONE"
+METRICS = "metrics.jsonl"
+
+# What stands for a holder whose HEAD cannot be understood.
+_UNREADABLE = Hold(
+    Head(run_id="", attempt=0),
+    holder="unknown",
+    machine="a machine that its damaged HEAD does not name",
+)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A run that is ours.
+
+    Attributes:
+        hold: What its `HEAD` says now.
+        verified: The step that is at the far end and was verified; None if
+            none is.
+    """
+
+    hold: Hold
+    verified: int | None
+
+
+class Taking:
+    """Takes one far end for one spool."""
+
+    def __init__(
+        self,
+        spool: LocalStorage,
+        remote: Storage,
+        fence: Fence,
+        notes: Notes,
+        *,
+        launch: str,
+        take_over: bool = False,
+        watch: Callable[[str, int, int], None] | None = None,
+        skip: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Takes both ends; nothing is read yet.
+
+        Args:
+            spool: The local end.
+            remote: The far end.
+            fence: Holds the far end.
+            notes: What was noted of it.
+            launch: Whose trainer waits, or trains.
+            take_over: Whether to take it from a machine that lives.
+            watch: Told how far fetching has come.
+            skip: Told what is passed over, in words.
+        """
+        self._spool, self._remote, self._fence = spool, remote, fence
+        self._notes, self._launch = notes, launch
+        self._take_over = take_over
+        self._watch, self._skip = watch, skip
+
+    def begin(self, *, fallback: Storage | None = None) -> Taken:
+        """Before a trainer starts: brings here what it needs.
+
+        Args:
+            fallback: Where the run may have been shipped to meanwhile.
+
+        Raises:
+            RunHeldError: If another live attempt holds the run.
+            NoUsableCheckpointError: If there are checkpoints and none
+                verifies.
+            StorageError: If it cannot be read, or not be taken.
+        """
+        hold, is_damaged = self._look()
+        ours = self._is_ours(hold)
+        if is_damaged or (hold is not None and not ours):
+            # Whoever has spoilt a HEAD, who holds the run may live.
+            self._check_free(hold or _UNREADABLE)
+        if hold is not None and not ours:
+            self._drop_void(hold)
+        self._check_same_run(hold)
+        newer = self._newer(fallback, hold) if fallback else None
+        verified = None
+        if newer is not None and fallback is not None:
+            self._drop_void(newer)
+            self._skip(
+                f"{self._remote.describe()}, which is older than "
+                f"{fallback.describe()}, at step {newer.head.step}"
+            )
+            self._fetch(fallback, newer, records=True)
+        else:
+            is_new = hold is not None or not self._spool.exists(RUN)
+            records = not ours and (is_new or is_damaged)
+            verified = self._fetch(self._remote, hold, records=records)
+        past = max(Attempts(self._spool).numbers(), default=0)
+        if newer is not None:
+            past = max(past, newer.head.attempt)
+        if ours and hold is not None and hold.holder and newer is None:
+            # A sidecar before us has died, and its trainer with it.
+            return Taken(self._fence.keep(hold), verified)
+        return Taken(self._take(past_attempt=past, there=verified), verified)
+
+    def carry_on(self) -> Taken:
+        """While a trainer is at work: fetches nothing, voids nothing of it.
+
+        Raises:
+            RunHeldError: If the run is another's, or was since we had it.
+            StorageError: If it cannot be read, or not be taken.
+        """
+        hold, _ = self._look()
+        attempt = max(Attempts(self._spool).numbers(), default=1)
+        if hold is not None and self._is_ours(hold):
+            kept = self._fence.keep(hold)
+            return Taken(kept, kept.head.step)
+        if self._notes.begun_for == self._launch and hold is not None:
+            raise RunHeldError(self._remote.describe(), holder=hold.machine)
+        if hold is not None:
+            self._check_free(hold)
+            if hold.head.attempt >= attempt:  # Two have gone on.
+                raise RunHeldError(self._remote.describe(), holder=hold.machine)
+        self._check_same_run(hold)
+        return Taken(self._take(past_attempt=attempt - 1, exactly=True), None)
+
+    def _look(self) -> tuple[Hold | None, bool]:
+        """What HEAD says, and whether that cannot be understood."""
+        try:
+            return self._fence.look(), False
+        except DamagedRecordError as error:
+            self._skip(str(error))
+            return None, True
+
+    def _is_ours(self, hold: Hold | None) -> bool:
+        return hold is not None and hold.claim == self._notes.claim != ""
+
+    def _check_free(self, hold: Hold) -> None:
+        self._fence.check_free(hold, take_over=self._take_over)
+
+    def _take(
+        self,
+        *,
+        past_attempt: int,
+        there: int | None = None,
+        exactly: bool = False,
+    ) -> Hold:
+        record = read_record(self._spool, RUN) or {}
+        taken = self._fence.take(
+            run_id=str(record.get("run_id") or secrets.token_hex(8)),
+            step=max(CheckpointStore(self._spool).steps(), default=None),
+            there=there,
+            past_attempt=past_attempt,
+        )
+        self._notes.claim = taken.claim
+        if not exactly:
+            self._put_head(taken.head)
+        return taken
+
+    def _newer(self, fallback: Storage, hold: Hold | None) -> Hold | None:
+        """What the fallback's HEAD says, if that is beyond the first's."""
+        try:
+            found = Hold.from_bytes(fallback.read(HEAD))
+        except ObjectNotFoundError:
+            return None
+        except DamagedRecordError as error:
+            self._skip(f"the fallback {fallback.describe()}: {error}")
+            return None
+        if found.head.step is None:
+            return None
+        if hold is None:
+            return found
+        if found.head.run_id != hold.head.run_id:
+            raise StorageRefusedError(
+                fallback.describe(),
+                cause=f"it holds another run than {self._remote.describe()}",
+                advice="Give another fallback_dir.",
+            )
+        return found if _place(found) > _place(hold) else None
+
+    def _fetch(
+        self, remote: Storage, hold: Hold | None, *, records: bool
+    ) -> int | None:
+        """Brings what the spool lacks; the newest step there."""
+        fetcher = Fetcher(remote, self._spool, watch=self._watch)
+        if records:
+            fetcher.records("attempts/")
+            for name in (RUN, DONE, METRICS):
+                if not fetcher.record(name):
+                    with contextlib.suppress(ObjectNotFoundError):
+                        self._spool.delete(name)
+        fetched = fetcher.newest(hold)
+        for missed, reason in fetched.skipped:
+            self._skip(f"the checkpoint of step {missed}: {reason}")
+        self._fetch_finals(remote, fetcher, hold)
+        return fetched.step
+
+    def _fetch_finals(
+        self, remote: Storage, fetcher: Fetcher, hold: Hold | None
+    ) -> None:
+        """What finished `fit`s left, all of it: later ones need it."""
+        there = CheckpointStore(remote, prefix="final")
+        for step in there.steps():
+            try:
+                manifest = there.manifest(step)
+                if hold and hold.is_void(step, attempt=manifest.attempt):
+                    continue
+                fetcher.checkpoint(manifest, prefix="final")
+            except DamagedCheckpointError as error:
+                self._skip(f"the final checkpoint of step {step}: {error}")
+
+    def _check_same_run(self, hold: Hold | None) -> None:
+        """Refuses a spool that holds another run than the far end."""
+        try:
+            there = read_record(self._remote, RUN) or {}
+            here = read_record(self._spool, RUN) or {}
+        except DamagedRecordError as error:
+            self._skip(str(error))
+            return
+        known = there.get("run_id") or (hold.head.run_id if hold else None)
+        if known and here and here.get("run_id") != known:
+            path = self._spool.describe()
+            raise StorageRefusedError(
+                self._remote.describe(),
+                cause=f"it holds another run than {path}",
+                advice=f"Remove {path}; it is only this run's spool.",
+            )
+
+    def _drop_void(self, hold: Hold) -> None:
+        """Another has gone on meanwhile: what we have beyond that is void."""
+        for prefix in ("checkpoints", "final"):
+            store = CheckpointStore(self._spool, prefix=prefix)
+            for step in store.steps():
+                with contextlib.suppress(DamagedCheckpointError):
+                    attempt = store.manifest(step).attempt
+                    if hold.is_void(step, attempt=attempt):
+                        store.delete(step)
+
+    def _put_head(self, head: Head) -> None:
+        """What the trainer counts its attempts from."""
+        try:
+            here = Head.read(self._spool)
+        except DamagedRecordError:
+            here = None
+        # Not all that is kept there is fetched.
+        before = replace(head, attempt=head.attempt - 1, steps=())
+        if here is None or here.attempt < before.attempt:
+            before.write(self._spool)
+
+
+def _place(hold: Hold) -> tuple[int, int]:
+    """How far a run has come, as its HEAD says."""
+    step = hold.head.step
+    return hold.head.attempt, -1 if step is None else step
