@@ -17,11 +17,7 @@ from typing import Any
 
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.storage.interface import Storage, is_name
-
-try:
-    from colab_keras_bg.storage.mounted import is_mounted_folder
-except ImportError:
-    is_mounted_folder = lambda _: False
+from colab_keras_bg.storage.mounts import is_mounted_folder
 from colab_keras_bg.storage.pace import Pace
 from colab_keras_bg.storage.retrying import Backoff, RetryingStorage
 
@@ -108,15 +104,16 @@ def open_remote(
         from colab_keras_bg.storage.mounted import MountedStorage
         from colab_keras_bg.storage.segments import SegmentedStorage
 
-        storage: Storage = MountedStorage(address, pace=pace)
-        traffic: Callable[[], dict[str, Any]] = dict
-        storage = SegmentedStorage(storage)
+        mounted = MountedStorage(address, pace=pace)
+        traffic = mounted.traffic.to_json
+        storage: Storage = SegmentedStorage(mounted, may_grow=_may_grow)
     elif scheme[1] == "drive":
         from colab_keras_bg.storage.drive import DriveStorage
         from colab_keras_bg.storage.segments import SegmentedStorage
 
         drive = DriveStorage(*_parts(address, "drive"), pace=pace)
-        storage, traffic = SegmentedStorage(drive), drive.traffic.to_json
+        storage = SegmentedStorage(drive, may_grow=_may_grow)
+        traffic = drive.traffic.to_json
     else:
         from colab_keras_bg.storage.gcs import GcsStorage  # Half a second.
 
@@ -173,6 +170,11 @@ def local_directory(run_dir: str | os.PathLike[str]) -> Path:
     if is_file:
         raise UsageError(f"The run directory {path} is a file: give a folder.")
     return path
+
+
+def _may_grow(name: str) -> bool:
+    """Whether a file of a run is one that grows."""
+    return name.endswith((".jsonl", ".log"))
 
 
 def _path(address: str) -> Path:

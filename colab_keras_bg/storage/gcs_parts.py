@@ -208,15 +208,15 @@ class PartUpload:
 
     def _send(self, handle: int, part: _Part, found: Blob | None) -> None:
         """Sends a part, unless it has arrived already."""
-        body = _Body(handle, part, self._pace)
         if found is not None:
-            for _ in _Body(handle, part, Pace()):  # To know its checksum.
+            known = _Body(handle, part, Pace())
+            for _ in known:  # To know its checksum.
                 pass
-            if _is(found, body.crc32c, part.size_bytes):
+            if _is(found, known.crc32c, part.size_bytes):
                 part.blob._set_properties(found._properties)
                 return
             found.delete(retry=None, timeout=self._timeout)
-        self._post(part.blob, body)
+        self._post(part.blob, _Body(handle, part, self._pace))
 
     def _post(self, blob: Blob, body: _Body) -> None:
         """Sends a body as it is read, which the client's own uploads do not.

@@ -43,6 +43,7 @@ class Capabilities:
         swaps: Whether `swap` holds against writers on other machines.
         checksums: Whether `info` tells a checksum that the storage itself
             has computed.
+        appends: Whether `append` sends only what is new.
     """
 
     survives_machine: bool
@@ -50,6 +51,7 @@ class Capabilities:
     confirms: bool = True
     swaps: bool = True
     checksums: bool = False
+    appends: bool = True
 
 
 @dataclass(frozen=True)

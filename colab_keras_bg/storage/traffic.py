@@ -31,10 +31,22 @@ class Traffic:
         request = response.request
         sent = int(request.headers.get("Content-Length") or 0)
         received = int(response.headers.get("Content-Length") or 0)
+        self.add(request.method, sent_bytes=sent, received_bytes=received)
+
+    def add(
+        self, what: str, *, sent_bytes: int = 0, received_bytes: int = 0
+    ) -> None:
+        """Counts a request.
+
+        Args:
+            what: Its method.
+            sent_bytes: How much was sent with it.
+            received_bytes: How much was answered.
+        """
         with self._lock:
-            self._requests[request.method] += 1
-            self._sent += sent
-            self._received += received
+            self._requests[what] += 1
+            self._sent += sent_bytes
+            self._received += received_bytes
 
     def to_json(self) -> dict[str, Any]:
         """The counts so far: `requests` by method, and bytes each way."""
