@@ -30,7 +30,7 @@ from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import DamagedRecordError
 from colab_keras_bg.stored_run import StoredRun
 
-__all__ = ["Durability", "ago", "spool_target"]
+__all__ = ["Durability", "ago", "spool_report", "spool_target"]
 
 _DRAINED = "drained"
 # How long the end of an attempt is waited for.
@@ -119,9 +119,11 @@ class Durability:
         if not self._url:
             return {"durable_step": head.step, "durable_since": head.committed}
         found = self.report() or Report()
+        step, since = found.durable_step, found.durable_since
         return {
-            "durable_step": found.durable_step,
-            "durable_since": found.durable_since,
+            "durable_step": step if found.confirms else None,
+            "durable_since": since if found.confirms else None,
+            "unconfirmed_step": None if found.confirms else step,
             "committed_step": head.step,
             "problem": found.problem,
             "shipped_to": found.far or self._url,
@@ -236,6 +238,8 @@ class Durability:
             text = "nothing is durable yet"
         else:
             text = f"durable through step {found.durable_step}"
+            if not found.confirms:
+                text = f"written, not confirmed, {text.partition(' ')[2]}"
             if found.durable_since is not None:
                 text += f", {ago(self._clock() - found.durable_since)} ago"
         return f"{text}: {found.problem}" if found.problem else f"{text}."
@@ -249,6 +253,15 @@ def spool_target(stored: StoredRun) -> str | None:
     """
     orders = exchange.read(Path(stored.address), Orders)
     return (orders.url or None) if orders else None
+
+
+def spool_report(stored: StoredRun) -> Report:
+    """What the sidecar of a local directory has told last.
+
+    Args:
+        stored: A run in a local directory that is shipped.
+    """
+    return exchange.read(Path(stored.address), Report) or Report()
 
 
 def ago(secs: float) -> str:

@@ -170,7 +170,7 @@ class Run:
         if not self._directory.is_remote:
             return self._directory.head.step
         found = self._directory.durability.report()
-        return None if found is None else found.durable_step
+        return found.durable_step if found and found.confirms else None
 
     @property
     def is_open(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.store import CheckpointStore
-from colab_keras_bg.durability import ago, spool_target
+from colab_keras_bg.durability import ago, spool_report, spool_target
 from colab_keras_bg.errors import (
     CheckpointError,
     ObjectNotFoundError,
@@ -52,6 +52,8 @@ class RunStatus:
         durable_step: The newest step that is where the run lives, with files
             that look whole; None if there is none. Of a spool: what its
             sidecar has told of the far end.
+        unconfirmed_step: Of a run in a mounted folder, which does not tell
+            what has arrived: the newest step that was written there.
         durable_since: When it was committed, in seconds since 1970.
         attempts: How many attempts there were.
         last_heartbeat: When the run last gave a sign of life, in seconds
@@ -84,6 +86,7 @@ class RunStatus:
     saves: str | None = None
     best: str | None = None
     committed_step: int | None = None
+    unconfirmed_step: int | None = None
     shipped_to: str | None = None
     shipping: dict[str, Any] = field(default_factory=dict)
 
@@ -141,13 +144,16 @@ def _status_of(stored: StoredRun) -> RunStatus:
     committed = durable.step if durable else None
     step, epoch = _told(signs, committed)
     shipped_to = stored.address if stored.is_remote else spool_target(stored)
-    here = committed
+    here, confirms = committed, stored.storage.capabilities.confirms
     if stored.is_remote:
         here = _typed(signs.get("committed_step"), int)
     elif shipped_to is not None:
-        committed = _typed(signs.get("durable_step"), int)
-        since = _typed(signs.get("durable_since"), float)
-        shipped_to = _typed(signs.get("shipped_to"), str) or shipped_to
+        told = spool_report(stored)
+        committed, since = told.durable_step, told.durable_since
+        shipped_to, confirms = told.far or shipped_to, told.confirms
+    written = None
+    if not confirms:
+        written, committed, since = committed, None, None
     return RunStatus(
         run_dir=stored.address,
         state=state,
@@ -164,6 +170,7 @@ def _status_of(stored: StoredRun) -> RunStatus:
         saves=_typed(signs.get("saves"), str),
         best=_typed(signs.get("best"), str),
         committed_step=here,
+        unconfirmed_step=written,
         shipped_to=shipped_to,
         shipping=_typed(signs.get("shipping"), dict, otherwise={}),
     )
@@ -265,6 +272,11 @@ def as_text(status: RunStatus, *, now: float) -> str:
 
 def _safe(status: RunStatus, now: float) -> str:
     """Which step is safe, since when, and where."""
+    if status.unconfirmed_step is not None:
+        return (
+            f"not confirmed: step {status.unconfirmed_step} was written to "
+            f"{status.shipped_to}, which does not tell what has arrived"
+        )
     if status.durable_step is None:
         if status.committed_step is None or status.shipped_to is None:
             return "nothing yet"

@@ -63,6 +63,8 @@ class Report:
         beat: When it wrote this, in seconds since 1970.
         past_attempt: The last attempt of another machine.
         durable_step: The newest step that is on the remote, verified.
+        confirms: Whether the far end tells what has arrived where it lasts;
+            if it does not, that step is only written there.
         durable_since: When that became known, in seconds since 1970.
         far: The far end that it ships to at present.
         waiting: How many checkpoints are not there yet.
@@ -84,6 +86,7 @@ class Report:
     durable_step: int | None = None
     durable_since: float | None = None
     far: str = ""
+    confirms: bool = True
     waiting: int = 0
     problem: str | None = None
     problem_since: float | None = None

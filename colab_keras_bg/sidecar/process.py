@@ -172,6 +172,7 @@ class Sidecar:
         self._tell(
             phase="shipping",
             far=far.remote.describe(),
+            confirms=far.remote.capabilities.confirms,
             past_attempt=taken.hold.head.attempt - 1,
         )
         self._tell_durable(far)

@@ -31,6 +31,7 @@ KEYS = {
     "saves",
     "best",
     "committed_step",
+    "unconfirmed_step",
     "shipped_to",
     "shipping",
 }
@@ -68,6 +69,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "saves": None,
         "best": None,
         "committed_step": 5,
+        "unconfirmed_step": None,
         "shipped_to": None,
         "shipping": {},
     }
