@@ -28,7 +28,7 @@ from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
 
-__all__ = ["DONE", "RUN", "Taken", "Taking"]
+__all__ = ["DONE", "METRICS", "RUN", "Taken", "Taking"]
 
 RUN = "run.json"
 DONE = "DONE"

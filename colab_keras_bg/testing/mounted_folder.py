@@ -8,6 +8,9 @@
         drive.die()  # ... or raises "Transport endpoint is not connected".
         drive.lose_machine()  # The next machine sees what was uploaded.
 
+Invariant: what is not uploaded is lost with the machine, and a fault strikes
+every process that has `environment`, from its next call on.
+
 Two plain folders: `path`, the mount as programs see it, and `cloud`, to which
 closed files are copied some time later. The faults are those of the processes
 that get `environment`: a module that Python imports at its start wraps the

@@ -52,14 +52,16 @@ Known differences from the real service:
 
 from __future__ import annotations
 
-from colab_keras_bg.testing.loopback_gcs.faults import (
+from colab_keras_bg.testing.loopback.faults import (
     PASSING_FAULTS,
     Fault,
     Faults,
 )
 from colab_keras_bg.testing.loopback_gcs.objects import StoredObject
-from colab_keras_bg.testing.loopback_gcs.process import SpawnedLoopbackGcs
-from colab_keras_bg.testing.loopback_gcs.server import LoopbackGcs
+from colab_keras_bg.testing.loopback_gcs.server import (
+    LoopbackGcs,
+    SpawnedLoopbackGcs,
+)
 
 __all__ = [
     "PASSING_FAULTS",

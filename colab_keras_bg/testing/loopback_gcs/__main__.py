@@ -13,19 +13,15 @@ and when its parent is gone.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import select
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from colab_keras_bg.testing.loopback_gcs.faults import Faults
+from colab_keras_bg.testing.loopback.faults import Faults
+from colab_keras_bg.testing.loopback.program import serve
 from colab_keras_bg.testing.loopback_gcs.server import LoopbackGcs
 
 __all__ = ["main"]
-
-_LOOK_FOR_PARENT_SECS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,12 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         faults=faults,
         md5=not options.no_md5,
     )
-    with contextlib.suppress(KeyboardInterrupt), server:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        print(server.url, flush=True)
-        for word in _words(parent):
-            {"stop": server.stop, "start": server.start}[word]()
-            print(word, flush=True)
+    serve(server, parent=parent)
     return 0
 
 
@@ -69,20 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of random faults")
     add("--rate", type=float, default=0.0, help="of random faults")
     return parser
-
-
-def _words(parent: int) -> Iterator[str]:
-    """What is said on the standard input, until there is reason to end."""
-    descriptor = sys.stdin.fileno()
-    text = b""
-    while os.getppid() == parent:
-        if not select.select([descriptor], [], [], _LOOK_FOR_PARENT_SECS)[0]:
-            continue
-        said = os.read(descriptor, 4096)
-        if not said:
-            return
-        *lines, text = (text + said).split(b"\n")
-        yield from (line.decode().strip() for line in lines if line.strip())
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from email.message import Message
 from urllib.parse import urlsplit
 
-from colab_keras_bg.testing.loopback_gcs.answers import Answer, ApiError
-from colab_keras_bg.testing.loopback_gcs.body import Body
+from colab_keras_bg.testing.loopback.answers import Answer, ApiError
+from colab_keras_bg.testing.loopback.body import Body
 from colab_keras_bg.testing.loopback_gcs.routes import Request, route
 
 __all__ = ["batch_answer"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from colab_keras_bg.testing.loopback_gcs.answers import (
+from colab_keras_bg.testing.loopback.answers import (
     ApiError,
     error_for_status,
 )

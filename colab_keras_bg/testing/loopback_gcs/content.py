@@ -14,7 +14,7 @@ from typing import Any
 
 import google_crc32c
 
-from colab_keras_bg.testing.loopback_gcs.answers import ApiError
+from colab_keras_bg.testing.loopback.answers import ApiError
 
 __all__ = [
     "Content",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from colab_keras_bg.testing.loopback_gcs.answers import ApiError
+from colab_keras_bg.testing.loopback.answers import ApiError
 from colab_keras_bg.testing.loopback_gcs.content import Content
 
 __all__ = [

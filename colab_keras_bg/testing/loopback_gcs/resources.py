@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from colab_keras_bg.testing.loopback_gcs.answers import ApiError
+from colab_keras_bg.testing.loopback.answers import ApiError
 from colab_keras_bg.testing.loopback_gcs.objects import StoredObject
 
 __all__ = ["bucket_resource", "listing", "object_headers", "object_resource"]

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from colab_keras_bg.testing.loopback_gcs.answers import ApiError
-from colab_keras_bg.testing.loopback_gcs.body import Body
+from colab_keras_bg.testing.loopback.answers import ApiError
+from colab_keras_bg.testing.loopback.body import Body
+from colab_keras_bg.testing.loopback.chunks import Chunk
 from colab_keras_bg.testing.loopback_gcs.objects import Preconditions
-from colab_keras_bg.testing.loopback_gcs.uploads import Chunk
 
 __all__ = ["Request", "route"]
 

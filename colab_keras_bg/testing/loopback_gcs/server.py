@@ -6,26 +6,40 @@ be reached, never what is there.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
-from typing import Self
 
+from colab_keras_bg.testing.loopback.faults import Faults
+from colab_keras_bg.testing.loopback.process import SpawnedServer
+from colab_keras_bg.testing.loopback.server import LoopbackServer
 from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
-from colab_keras_bg.testing.loopback_gcs.faults import Faults
-from colab_keras_bg.testing.loopback_gcs.front import HttpFront, Tally
 from colab_keras_bg.testing.loopback_gcs.objects import StoredObject
-from colab_keras_bg.testing.loopback_gcs.process import SpawnedLoopbackGcs
 from colab_keras_bg.testing.loopback_gcs.service import Service
 
-__all__ = ["LoopbackGcs"]
-
-_POLL_SECS = 0.02
+__all__ = ["LoopbackGcs", "SpawnedLoopbackGcs"]
 
 
-class LoopbackGcs:
+class SpawnedLoopbackGcs(SpawnedServer):
+    """A `LoopbackGcs` in another process, until it is closed."""
+
+    def __init__(self, *arguments: str) -> None:
+        """Starts it.
+
+        Args:
+            *arguments: Of `python -m colab_keras_bg.testing.loopback_gcs`.
+
+        Raises:
+            RuntimeError: If it does not start.
+        """
+        super().__init__("colab_keras_bg.testing.loopback_gcs", *arguments)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that lead `storage.Client` there."""
+        return {"STORAGE_EMULATOR_HOST": self.url}
+
+
+class LoopbackGcs(LoopbackServer):
     """A server of the GCS JSON API on 127.0.0.1, in threads of this process.
 
     A context manager: it listens from `__enter__` to `__exit__`.
@@ -61,7 +75,6 @@ class LoopbackGcs:
                 asks to be called again; all if None.
             clock: The time, as seconds since 1970.
         """
-        self.faults = faults or Faults()
         self._buckets = Buckets(
             buckets,
             forbidden=forbidden,
@@ -69,13 +82,10 @@ class LoopbackGcs:
             md5=md5,
             write_interval_secs=write_interval_secs,
         )
-        self._service = Service(
+        service = Service(
             self._buckets, rewrite_bytes_per_call=rewrite_bytes_per_call
         )
-        self._tally = Tally()
-        self._front = self._bound(port)
-        self._port: int = self._front.server_address[1]
-        self._thread: threading.Thread | None = None
+        super().__init__(service, port=port, faults=faults)
 
     @staticmethod
     def spawn(*arguments: str) -> SpawnedLoopbackGcs:
@@ -87,85 +97,10 @@ class LoopbackGcs:
         return SpawnedLoopbackGcs(*arguments)
 
     @property
-    def url(self) -> str:
-        """Where it listens, such as "http://127.0.0.1:40001"."""
-        return f"http://127.0.0.1:{self._port}"
-
-    @property
     def environment(self) -> dict[str, str]:
         """The environment variables that lead `storage.Client` here."""
         return {"STORAGE_EMULATOR_HOST": self.url}
 
-    @property
-    def requests(self) -> Counter[str]:
-        """The requests so far by operation, such as "upload.media"."""
-        return Counter(self._tally.as_json()["requests"])
-
-    @property
-    def bytes_received(self) -> int:
-        """The bytes of all requests' bodies so far."""
-        return self._tally.bytes_received
-
-    @property
-    def bytes_sent(self) -> int:
-        """The bytes of all answers' bodies so far."""
-        return self._tally.bytes_sent
-
     def objects(self, bucket: str = "bucket") -> Mapping[str, StoredObject]:
         """The objects of a bucket by name, as they are now."""
         return self._buckets.objects(bucket)
-
-    def start(self) -> None:
-        """Listens, at the same port as ever and with the same objects."""
-        if self._thread is None:
-            self._front.server_activate()
-            self._thread = threading.Thread(
-                target=self._front.serve_forever,
-                args=(_POLL_SECS,),
-                name="loopback-gcs",
-                daemon=True,
-            )
-            self._thread.start()
-
-    def stop(self) -> None:
-        """The network is gone: resets connections, refuses others.
-
-        What was being carried out is done or not when this returns.
-
-        Raises:
-            RuntimeError: If something went wrong in the server itself.
-        """
-        if self._thread is None:
-            return
-        self._front.shutdown()
-        self._thread.join()
-        self._thread = None
-        self._front.server_close()
-        self._front.reset_all()
-        failures = self._front.failures
-        # Bound but not listening, so that nobody else gets the port.
-        self._front = self._bound(self._port)
-        if failures:
-            raise RuntimeError("The loopback server failed.") from failures[0]
-
-    def close(self) -> None:
-        """Stops, and gives the port back."""
-        try:
-            self.stop()
-        finally:
-            self._front.server_close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _bound(self, port: int) -> HttpFront:
-        return HttpFront(port, self._service, self.faults, self._tally)

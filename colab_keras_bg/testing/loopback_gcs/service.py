@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from colab_keras_bg.testing.loopback_gcs.answers import Answer, ApiError
+from colab_keras_bg.testing.loopback.answers import Answer, ApiError
+from colab_keras_bg.testing.loopback.body import Body
+from colab_keras_bg.testing.loopback.chunks import (
+    Chunk,
+    json_object,
+    related_parts,
+)
+from colab_keras_bg.testing.loopback_gcs.batch import batch_answer
 from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
 from colab_keras_bg.testing.loopback_gcs.content import Expected, content_of
 from colab_keras_bg.testing.loopback_gcs.objects import (
@@ -26,14 +33,8 @@ from colab_keras_bg.testing.loopback_gcs.resources import (
     object_headers,
     object_resource,
 )
-from colab_keras_bg.testing.loopback_gcs.routes import Request
-from colab_keras_bg.testing.loopback_gcs.uploads import (
-    Chunk,
-    Session,
-    Sessions,
-    json_object,
-    related_parts,
-)
+from colab_keras_bg.testing.loopback_gcs.routes import Request, route
+from colab_keras_bg.testing.loopback_gcs.uploads import Session, Sessions
 
 __all__ = ["Service"]
 
@@ -73,14 +74,30 @@ class Service:
             "upload.resumable.cancel": self._upload_cancel,
         }
 
-    def answer(self, request: Request) -> Answer:
+    def understand(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body
+    ) -> Request:
+        """See `Api.understand`."""
+        return route(method, target, headers, body)
+
+    def answer(
+        self,
+        request: Request,
+        part: Callable[[Request], Answer] | None = None,
+    ) -> Answer:
         """Carries a request out.
+
+        Args:
+            request: The request.
+            part: Carries out one of those that a batch is made of.
 
         Raises:
             ApiError: If the service refuses it.
             CutShort: If a fault struck its body.
             ConnectionError: If its body ended early.
         """
+        if request.operation == "batch" and part is not None:
+            return batch_answer(request, part)
         return self._verbs[request.operation](request)
 
     def name_of(self, request: Request) -> str:

@@ -7,16 +7,15 @@ resumable upload keeps whole multiples of 256 KiB of what came.
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from colab_keras_bg.testing.loopback_gcs.answers import ApiError
-from colab_keras_bg.testing.loopback_gcs.body import BLOCK_BYTES, Body
+from colab_keras_bg.testing.loopback.answers import ApiError
+from colab_keras_bg.testing.loopback.body import BLOCK_BYTES, Body
+from colab_keras_bg.testing.loopback.chunks import Chunk, even, skipping
 from colab_keras_bg.testing.loopback_gcs.buckets import Buckets
 from colab_keras_bg.testing.loopback_gcs.content import Expected, Growing
 from colab_keras_bg.testing.loopback_gcs.objects import (
@@ -24,53 +23,7 @@ from colab_keras_bg.testing.loopback_gcs.objects import (
     StoredObject,
 )
 
-__all__ = ["Chunk", "Session", "Sessions", "json_object", "related_parts"]
-
-_RANGE = re.compile(r"bytes (?:\*|(\d+)-(\d+))/(?:\*|(\d+))")
-
-
-class Chunk(NamedTuple):
-    """Which bytes of a resumable upload a request carries.
-
-    Attributes:
-        start: The offset of the first; None if it carries none and asks.
-        size_bytes: How many; None if that is not said.
-        total: The size of the whole; None if that is not known.
-    """
-
-    start: int | None
-    size_bytes: int | None
-    total: int | None
-
-    @classmethod
-    def stated_in(cls, header: str | None) -> Chunk:
-        """Takes it from a `Content-Range`; without one, it is the whole.
-
-        Raises:
-            ApiError: 400, if the header makes no sense.
-        """
-        if header is None:
-            return cls(0, None, None)
-        match = _RANGE.fullmatch(header.strip())
-        if not match:
-            raise ApiError.invalid(f"Invalid Content-Range: {header!r}")
-        first, last, total = (
-            None if g is None else int(g) for g in match.groups()
-        )
-        if first is None or last is None:
-            return cls(None, 0, total)
-        if last < first or (total is not None and last >= total):
-            raise ApiError.invalid(f"Invalid Content-Range: {header!r}")
-        return cls(first, last - first + 1, total)
-
-    @property
-    def is_last(self) -> bool:
-        """Whether nothing comes after it."""
-        if self.start is None:
-            return False
-        return self.size_bytes is None or (
-            self.start + self.size_bytes == self.total
-        )
+__all__ = ["Session", "Sessions"]
 
 
 @dataclass
@@ -123,7 +76,7 @@ class Session:
             self._check_fits(chunk, body)
             if chunk.start is not None:
                 again_bytes = self.kept.size_bytes - chunk.start
-                for piece in _even(_skipping(body.blocks(), again_bytes)):
+                for piece in even(skipping(body.blocks(), again_bytes)):
                     self.kept.add(piece)
             if chunk.is_last or self.kept.size_bytes == self.total:
                 self._finish(hashes or self.hashes, buckets)
@@ -214,70 +167,3 @@ class Sessions:
             return self._sessions[name]
         except KeyError:
             raise ApiError.not_found("No such upload.") from None
-
-
-def json_object(text: bytes) -> dict[str, Any]:
-    """The JSON object that a body is; an empty one if there is none.
-
-    Raises:
-        ApiError: 400, if it is something else.
-    """
-    try:
-        value = json.loads(text or b"{}")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ApiError.invalid("Parse Error: a JSON object is expected.")
-    return value
-
-
-def related_parts(
-    content_type: str, text: bytes
-) -> tuple[dict[str, Any], str | None, bytes]:
-    """The parts of a multipart upload.
-
-    Args:
-        content_type: The request's, with the boundary.
-        text: The request's body.
-
-    Returns:
-        The object's metadata, the media type of its content, its content.
-
-    Raises:
-        ApiError: 400, if it is not of that form.
-    """
-    found = re.search(r'boundary="?([^";]+)"?', content_type)
-    mark = b"--" + (found[1].encode() if found else b"")
-    parts = (b"\r\n" + text).split(b"\r\n" + mark, 2)
-    content, end, _ = parts[-1].rpartition(b"\r\n" + mark + b"--")
-    if not found or len(parts) < 3 or not end:
-        raise ApiError.invalid("A multipart body of two parts is expected.")
-    _, _, fields = parts[1].partition(b"\r\n\r\n")
-    head, _, media = content.partition(b"\r\n\r\n")
-    media_type = re.search(rb"(?im)^content-type:\s*(.+?)\s*$", head)
-    return (
-        json_object(fields),
-        media_type[1].decode() if media_type else None,
-        media,
-    )
-
-
-def _skipping(blocks: Iterable[bytes], skip_bytes: int) -> Iterator[bytes]:
-    """Blocks without their first bytes: those that were kept before."""
-    for block in blocks:
-        kept = block[skip_bytes:] if skip_bytes else block
-        skip_bytes = max(0, skip_bytes - len(block))
-        if kept:
-            yield kept
-
-
-def _even(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Blocks in pieces of `BLOCK_BYTES`; only one that ends well ends odd."""
-    held = b""
-    for block in blocks:
-        held = held + block if held else block
-        while len(held) >= BLOCK_BYTES:
-            yield held[:BLOCK_BYTES]
-            held = held[BLOCK_BYTES:]
-    if held:
-        yield held

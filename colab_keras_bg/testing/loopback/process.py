@@ -14,9 +14,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from colab_keras_bg.testing.loopback_gcs.faults import Fault
+from colab_keras_bg.testing.loopback.faults import Fault
 
-__all__ = ["RemoteFaults", "SpawnedLoopbackGcs"]
+__all__ = ["RemoteFaults", "SpawnedServer"]
 
 _PATIENCE_SECS = 30
 
@@ -50,8 +50,8 @@ class RemoteFaults:
         self._ask("/_faults", {"release": True})
 
 
-class SpawnedLoopbackGcs:
-    """A `LoopbackGcs` in another process, until it is closed.
+class SpawnedServer:
+    """A loopback server in another process, until it is closed.
 
     Attributes:
         url: Where it listens.
@@ -59,22 +59,18 @@ class SpawnedLoopbackGcs:
         faults: What goes wrong.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str) -> None:
         """Starts it.
 
         Args:
-            *arguments: Of `python -m colab_keras_bg.testing.loopback_gcs`.
+            module: The program: `colab_keras_bg.testing.loopback_gcs`, say.
+            *arguments: Its arguments.
 
         Raises:
             RuntimeError: If it does not start.
         """
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "colab_keras_bg.testing.loopback_gcs",
-                *arguments,
-            ],
+            [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -88,31 +84,26 @@ class SpawnedLoopbackGcs:
             raise RuntimeError("The loopback server did not start.")
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The environment variables that lead `storage.Client` there."""
-        return {"STORAGE_EMULATOR_HOST": self.url}
-
-    @property
     def requests(self) -> Counter[str]:
-        """See `LoopbackGcs.requests`."""
+        """See `LoopbackServer.requests`."""
         return Counter(self._asked("/_requests")["requests"])
 
     @property
     def bytes_received(self) -> int:
-        """See `LoopbackGcs.bytes_received`."""
+        """See `LoopbackServer.bytes_received`."""
         return int(self._asked("/_requests")["bytes_received"])
 
     @property
     def bytes_sent(self) -> int:
-        """See `LoopbackGcs.bytes_sent`."""
+        """See `LoopbackServer.bytes_sent`."""
         return int(self._asked("/_requests")["bytes_sent"])
 
     def stop(self) -> None:
-        """See `LoopbackGcs.stop`."""
+        """See `LoopbackServer.stop`."""
         self._tell("stop")
 
     def start(self) -> None:
-        """See `LoopbackGcs.start`."""
+        """See `LoopbackServer.start`."""
         self._tell("start")
 
     def close(self) -> None:

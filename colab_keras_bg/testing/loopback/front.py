@@ -16,24 +16,50 @@ import struct
 import sys
 import threading
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler
-from typing import Any
+from typing import Any, Protocol
 
-from colab_keras_bg.testing.loopback_gcs.answers import (
+from colab_keras_bg.testing.loopback.answers import (
     Answer,
     ApiError,
     error_for_status,
 )
-from colab_keras_bg.testing.loopback_gcs.batch import batch_answer
-from colab_keras_bg.testing.loopback_gcs.body import Body, CutShort
-from colab_keras_bg.testing.loopback_gcs.faults import Fault, Faults
-from colab_keras_bg.testing.loopback_gcs.routes import Request, route
-from colab_keras_bg.testing.loopback_gcs.service import Service
+from colab_keras_bg.testing.loopback.body import Body, CutShort
+from colab_keras_bg.testing.loopback.faults import Fault, Faults
 
-__all__ = ["HttpFront", "Tally"]
+__all__ = ["Api", "HttpFront", "Tally"]
 
 _RESETS = struct.pack("ii", 1, 0)  # SO_LINGER: what is not sent is dropped.
+
+
+class Api(Protocol):
+    """A service behind the front."""
+
+    def understand(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body
+    ) -> Any:
+        """Which operation a request means: a `Request`.
+
+        Raises:
+            ApiError: If it is none that is served.
+        """
+
+    def name_of(self, request: Any) -> str:
+        """What it is about, by name."""
+
+    def answer(
+        self, request: Any, part: Callable[[Any], Answer] | None = None
+    ) -> Answer:
+        """Carries it out.
+
+        Args:
+            request: The request.
+            part: Carries out one of those that it is made of.
+
+        Raises:
+            ApiError: If the service refuses it.
+        """
 
 
 class Tally:
@@ -89,7 +115,7 @@ class HttpFront(socketserver.ThreadingTCPServer):
     request_queue_size = 128
 
     def __init__(
-        self, port: int, service: Service, faults: Faults, tally: Tally
+        self, port: int, service: Api, faults: Faults, tally: Tally
     ) -> None:
         """Takes a port, any free one if 0, and does not listen yet."""
         self.service = service
@@ -206,7 +232,9 @@ class _Connection(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         fault = None
         try:
-            request = route(self.command, self.path, self._headers, self._body)
+            request = self.server.service.understand(
+                self.command, self.path, self._headers, self._body
+            )
             fault = self._fault(request)
             as_text = request.operation == "get.media"
             try:
@@ -218,27 +246,24 @@ class _Connection(BaseHTTPRequestHandler):
         self._body.drain()
         self._send(answer, fault)
 
-    def _fault(self, request: Request, **of: Container[str]) -> Fault | None:
+    def _fault(self, request: Any, **of: Container[str]) -> Fault | None:
         self.server.tally.count(request.operation)
         name = self.server.service.name_of(request)
         return self.server.faults.take(request.operation, name, **of)
 
-    def _carried_out(self, request: Request, fault: Fault | None) -> Answer:
+    def _carried_out(self, request: Any, fault: Fault | None) -> Answer:
         if fault and fault.kind == "stall":
             self._hold(fault)
         if fault and fault.kind in ("status", "reset"):
             self._strike_before(request, fault)
-        if request.operation == "batch":
-            answer = batch_answer(request, self._part_carried_out)
-        else:
-            answer = self.server.service.answer(request)
+        answer = self.server.service.answer(request, self._part_carried_out)
         if fault and fault.kind == "stalled_answer":
             self._hold(fault)
         if fault and fault.kind == "lost_answer":
             raise _Dropped
         return answer
 
-    def _part_carried_out(self, request: Request) -> Answer:
+    def _part_carried_out(self, request: Any) -> Answer:
         fault = self._fault(request, kinds=["status"])
         if fault:
             raise error_for_status(fault.status, fault.reason)
@@ -246,7 +271,7 @@ class _Connection(BaseHTTPRequestHandler):
             raise ApiError.invalid(f"{request.operation} is not for batches.")
         return self.server.service.answer(request)
 
-    def _strike_before(self, request: Request, fault: Fault) -> None:
+    def _strike_before(self, request: Any, fault: Fault) -> None:
         """Ends a request that is not to be carried out."""
         if fault.after_bytes is not None and self._body.size_bytes != 0:
             self._body.cut_after_bytes = fault.after_bytes

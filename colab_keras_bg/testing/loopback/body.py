@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from io import BufferedIOBase
 
-from colab_keras_bg.testing.loopback_gcs.answers import ApiError
+from colab_keras_bg.testing.loopback.answers import ApiError
 
 __all__ = ["BLOCK_BYTES", "Body", "CutShort"]
 

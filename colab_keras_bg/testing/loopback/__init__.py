@@ -1,0 +1,4 @@
+"""What loopback servers of storage services have in common.
+
+Invariant: nothing here knows which service it is.
+"""

@@ -1,0 +1,435 @@
+"""What each operation of the Drive API does.
+
+Invariant: a file shows when the last byte of its upload has come, and not
+before; a request that is refused has changed nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from colab_keras_bg.testing.loopback.answers import Answer, ApiError
+from colab_keras_bg.testing.loopback.body import Body
+from colab_keras_bg.testing.loopback.chunks import (
+    Chunk,
+    even,
+    json_object,
+    related_parts,
+    skipping,
+)
+from colab_keras_bg.testing.loopback_drive.files import Files, StoredFile
+from colab_keras_bg.testing.loopback_drive.query import matcher
+
+__all__ = ["Request", "Service"]
+
+_FILE = r"/drive/v3/files/(?P<id>[^/]+)"
+_UPLOAD = r"/upload/drive/v3/files(?:/(?P<id>[^/]+))?"
+_ROUTES = [
+    (method, re.compile(pattern), operation)
+    for method, pattern, operation in (
+        ("GET", r"/drive/v3/about", "about"),
+        ("GET", r"/drive/v3/drives", "drives.list"),
+        ("GET", r"/drive/v3/files/generateIds", "ids"),
+        ("GET", r"/drive/v3/files", "list"),
+        ("POST", r"/drive/v3/files", "create"),
+        ("GET", _FILE, "get"),
+        ("PATCH", _FILE, "update"),
+        ("DELETE", _FILE, "delete"),
+        ("POST", _UPLOAD, "upload"),
+        ("PATCH", _UPLOAD, "upload"),
+        ("PUT", _UPLOAD, "upload.resumable"),
+        ("DELETE", _UPLOAD, "upload.resumable.cancel"),
+    )
+]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that was understood.
+
+    Attributes:
+        operation: What is to be done.
+        base: The server's URL, as the client knows it.
+        id: The file that its path names; empty if it names none.
+        query: Its parameters.
+        headers: Its headers, by names in small letters.
+        body: Its body.
+    """
+
+    operation: str
+    base: str
+    id: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: Body
+
+
+@dataclass
+class _Session:
+    """A resumable upload, and what has come of it."""
+
+    id: str
+    fields: Mapping[str, Any]
+    total: int | None
+    kept: bytearray = field(default_factory=bytearray)
+    stored: StoredFile | None = None
+    gone: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Service:
+    """Carries requests out.
+
+    Attributes:
+        tokens: The bearer tokens that are accepted; None for anybody.
+    """
+
+    def __init__(
+        self, files: Files, *, drives: Mapping[str, str], owns_space: bool
+    ) -> None:
+        """Takes what it works on; see `LoopbackDrive`."""
+        self.files = files
+        self.tokens: set[str] | None = None
+        self._drives, self._owns_space = drives, owns_space
+        self._sessions: dict[str, _Session] = {}
+        self._verbs: dict[str, Callable[[Request], Answer]] = {
+            "about": self._about,
+            "drives.list": self._list_drives,
+            "ids": self._ids,
+            "list": self._list,
+            "create": self._create,
+            "get.metadata": self._get_metadata,
+            "get.media": self._get_media,
+            "update": self._update,
+            "delete": self._delete,
+            "upload.media": self._upload_media,
+            "upload.multipart": self._upload_multipart,
+            "upload.resumable.start": self._upload_start,
+            "upload.resumable.chunk": self._upload_chunk,
+            "upload.resumable.last": self._upload_chunk,
+            "upload.resumable.status": self._upload_chunk,
+            "upload.resumable.cancel": self._upload_cancel,
+        }
+
+    def understand(
+        self, method: str, target: str, headers: Mapping[str, str], body: Body
+    ) -> Request:
+        """See `Api.understand`."""
+        url = urlsplit(target)
+        query = dict(parse_qsl(url.query, keep_blank_values=True))
+        for verb, pattern, operation in _ROUTES:
+            if verb == method and (match := pattern.fullmatch(url.path)):
+                return Request(
+                    _operation(operation, query, headers),
+                    f"http://{headers.get('host', '127.0.0.1')}",
+                    match.groupdict().get("id") or "",
+                    query,
+                    headers,
+                    body,
+                )
+        raise ApiError.not_found(f"Not Found: {method} {url.path}")
+
+    def name_of(self, request: Request) -> str:
+        """See `Api.name_of`."""
+        try:
+            if request.id:
+                return self.files.get(request.id).name
+            if upload := request.query.get("upload_id"):
+                return str(self._session(upload).fields.get("name", ""))
+        except ApiError:
+            return ""
+        if request.operation == "create" or "upload" in request.operation:
+            named = re.search(
+                rb'"name":\s*("(?:[^"\\]|\\.)*")', request.body.peek()
+            )
+            if named:
+                return str(json_object(b'{"name":%s}' % named[1])["name"])
+        return ""
+
+    def answer(
+        self,
+        request: Request,
+        part: Callable[[Request], Answer] | None = None,
+    ) -> Answer:
+        """See `Api.answer`."""
+        scheme, _, token = request.headers.get("authorization", "").partition(
+            " "
+        )
+        if self.tokens is not None and (
+            scheme.lower() != "bearer" or token not in self.tokens
+        ):
+            raise ApiError(
+                401,
+                "Invalid Credentials",
+                "authError",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return self._verbs[request.operation](request)
+
+    def _about(self, request: Request) -> Answer:
+        quota = {"usage": str(self.files.usage_bytes())}
+        if self.files.quota_bytes is not None:
+            quota["limit"] = str(self.files.quota_bytes)
+        user = {"displayName": "Ada", "emailAddress": "ada@example.org"}
+        return Answer.json({"storageQuota": quota, "user": user})
+
+    def _list_drives(self, request: Request) -> Answer:
+        drives = [{"id": i, "name": n} for n, i in self._drives.items()]
+        return Answer.json({"kind": "drive#driveList", "drives": drives})
+
+    def _ids(self, request: Request) -> Answer:
+        count = int(request.query.get("count") or 10)
+        if not 1 <= count <= 1000:
+            raise ApiError.invalid("count must be between 1 and 1000.")
+        ids = [self.files.new_id() for _ in range(count)]
+        return Answer.json({"ids": ids, "space": "drive"})
+
+    def _list(self, request: Request) -> Answer:
+        matches = matcher(request.query.get("q", ""), self.files)
+        found = [file for file in self.files.visible() if matches(file)]
+        found = [file for file in found if file.parent or file.shared]
+        if request.query.get("orderBy", "").startswith("createdTime"):
+            found.sort(key=lambda file: file.created)
+        size = int(request.query.get("pageSize") or 100)
+        if not 1 <= size <= 1000:
+            raise ApiError.invalid("pageSize must be between 1 and 1000.")
+        start = int(request.query.get("pageToken") or 0)
+        answer: dict[str, Any] = {
+            "kind": "drive#fileList",
+            "incompleteSearch": False,
+            "files": [self._told(f) for f in found[start : start + size]],
+        }
+        if start + size < len(found):
+            answer["nextPageToken"] = str(start + size)
+        return Answer.json(answer)
+
+    def _create(self, request: Request) -> Answer:
+        fields = json_object(request.body.read())
+        return self._described(self._made(fields, None))
+
+    def _get_metadata(self, request: Request) -> Answer:
+        return self._described(self.files.get(request.id))
+
+    def _get_media(self, request: Request) -> Answer:
+        file = self.files.get(request.id)
+        if file.content is None:
+            raise ApiError(
+                403,
+                "Only files with binary content can be downloaded.",
+                "fileNotDownloadable",
+            )
+        content, size = file.content, len(file.content)
+        headers = {"Content-Type": file.mime_type}
+        match = re.fullmatch(
+            r"bytes=(\d+)-(\d*)", request.headers.get("range", "")
+        )
+        if not match:
+            return Answer(200, headers, [content])
+        start = int(match[1])
+        if start >= size:
+            raise ApiError(
+                416,
+                "Request range not satisfiable",
+                "requestedRangeNotSatisfiable",
+                headers={"Content-Range": f"bytes */{size}"},
+            )
+        stop = min(int(match[2]) + 1 if match[2] else size, size)
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        return Answer(206, headers, [content[start:stop]])
+
+    def _update(self, request: Request) -> Answer:
+        fields = json_object(request.body.read())
+        changes: dict[str, Any] = {}
+        if "name" in fields:
+            changes["name"] = str(fields["name"])
+        if "trashed" in fields:
+            changes["trashed"] = fields["trashed"] is True
+        if parent := request.query.get("addParents"):
+            changes["parent"] = self.files.get(parent).id
+        return self._described(self.files.change(request.id, **changes))
+
+    def _delete(self, request: Request) -> Answer:
+        if self.files.get(request.id).shared:
+            raise ApiError(
+                403,
+                "The user does not have sufficient permissions for this file.",
+                "insufficientFilePermissions",
+            )
+        self.files.delete(request.id)
+        return Answer(204)
+
+    def _upload_media(self, request: Request) -> Answer:
+        content = request.body.read()
+        return self._described(self._stored(request.id, {}, content))
+
+    def _upload_multipart(self, request: Request) -> Answer:
+        fields, media_type, content = related_parts(
+            request.headers.get("content-type", ""), request.body.read()
+        )
+        fields.setdefault("mimeType", media_type)
+        return self._described(self._stored(request.id, fields, content))
+
+    def _upload_start(self, request: Request) -> Answer:
+        fields = json_object(request.body.read())
+        fields.setdefault(
+            "mimeType", request.headers.get("x-upload-content-type")
+        )
+        size = request.headers.get("x-upload-content-length", "")
+        if not request.id and fields.get("id") in {
+            file.id for file in self.files.visible()
+        }:
+            self._made(fields, b"")  # Refused as it would be in the end.
+        upload = uuid.uuid4().hex
+        self._sessions[upload] = _Session(
+            request.id, fields, int(size) if size.isdigit() else None
+        )
+        path = f"/{request.id}" if request.id else ""
+        location = (
+            f"{request.base}/upload/drive/v3/files{path}"
+            f"?uploadType=resumable&upload_id={upload}"
+        )
+        return Answer(
+            200, {"Location": location, "X-GUploader-UploadID": upload}
+        )
+
+    def _upload_chunk(self, request: Request) -> Answer:
+        session = self._session(request.query.get("upload_id", ""))
+        chunk = Chunk.stated_in(request.headers.get("content-range"))
+        with session.lock:
+            if session.gone:
+                raise ApiError(410, "The upload was cancelled.", "gone")
+            if session.stored:
+                return self._described(session.stored)
+            session.total = chunk.total or session.total
+            if chunk.start is not None:
+                self._receive(session, chunk, request.body)
+            if chunk.is_last or len(session.kept) == session.total:
+                if len(session.kept) != (session.total or len(session.kept)):
+                    raise ApiError.invalid("Fewer bytes came than were said.")
+                session.stored = self._stored(
+                    session.id, session.fields, bytes(session.kept)
+                )
+                session.kept = bytearray()
+                return self._described(session.stored)
+            size = len(session.kept)
+        kept = {"Range": f"bytes=0-{size - 1}"} if size else {}
+        return Answer(308, kept)
+
+    @staticmethod
+    def _receive(session: _Session, chunk: Chunk, body: Body) -> None:
+        assert chunk.start is not None  # noqa: S101 - bytes come
+        again_bytes = len(session.kept) - chunk.start
+        if again_bytes < 0:
+            raise ApiError.invalid("Bytes are missing before these.")
+        for piece in even(skipping(body.blocks(), again_bytes)):
+            session.kept += piece
+
+    def _upload_cancel(self, request: Request) -> Answer:
+        session = self._session(request.query.get("upload_id", ""))
+        session.gone, session.kept = True, bytearray()
+        return Answer(499)
+
+    def _session(self, upload: str) -> _Session:
+        try:
+            return self._sessions[upload]
+        except KeyError:
+            raise ApiError.not_found("No such upload.") from None
+
+    def _stored(
+        self, id: str, fields: Mapping[str, Any], content: bytes
+    ) -> StoredFile:
+        if not id:
+            return self._made(fields, content)
+        changes = {"name": fields["name"]} if "name" in fields else {}
+        return self.files.change(id, content=content, **changes)
+
+    def _made(
+        self, fields: Mapping[str, Any], content: bytes | None
+    ) -> StoredFile:
+        parents = fields.get("parents") or [self.files.root]
+        if len(parents) != 1:
+            raise ApiError.invalid("A file has one parent.")
+        parent = self.files.get(str(parents[0])).id
+        if (
+            content
+            and not self._owns_space
+            and parent not in (self._in_drives(parent))
+        ):
+            raise ApiError(
+                403,
+                "Service Accounts do not have storage quota. Leverage shared "
+                "drives.",
+                "storageQuotaExceeded",
+            )
+        return self.files.add(
+            StoredFile(
+                str(fields.get("id") or ""),
+                str(fields.get("name") or "Untitled"),
+                str(fields.get("mimeType") or "application/octet-stream"),
+                parent,
+                content,
+            )
+        )
+
+    def _in_drives(self, id: str) -> set[str]:
+        """The folder itself, if it lies in a shared drive."""
+        file = self.files.get(id)
+        while file.parent:
+            file = self.files.get(file.parent)
+        return {id} if file.id in self._drives.values() else set()
+
+    def _described(self, file: StoredFile) -> Answer:
+        return Answer.json(self._told(file))
+
+    def _told(self, file: StoredFile) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "kind": "drive#file",
+            "id": file.id,
+            "name": file.name,
+            "mimeType": file.mime_type,
+            "parents": [file.parent] if file.parent else [],
+            "createdTime": _time(file.created),
+            "modifiedTime": _time(file.modified),
+            "version": str(file.version),
+            "trashed": self.files.is_trashed(file),
+            "explicitlyTrashed": file.trashed,
+            "ownedByMe": not file.shared,
+        }
+        if file.content is not None:
+            told |= {
+                "size": str(len(file.content)),
+                "md5Checksum": file.md5(),
+                "headRevisionId": f"{file.id}-{file.version}",
+            }
+        return told
+
+
+def _operation(
+    operation: str, query: Mapping[str, str], headers: Mapping[str, str]
+) -> str:
+    if operation == "get":
+        return "get.media" if query.get("alt") == "media" else "get.metadata"
+    if operation == "upload.resumable":
+        chunk = Chunk.stated_in(headers.get("content-range"))
+        if chunk.start is None:
+            return "upload.resumable.status"
+        return f"upload.resumable.{'last' if chunk.is_last else 'chunk'}"
+    if operation == "upload":
+        kind = query.get("uploadType", "")
+        if kind not in ("media", "multipart", "resumable"):
+            raise ApiError.invalid(f"Invalid uploadType: {kind!r}")
+        return f"upload.{kind}" + (".start" if kind == "resumable" else "")
+    return operation
+
+
+def _time(secs: float) -> str:
+    """As the service states it, to the millisecond."""
+    when = datetime.fromtimestamp(secs, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
