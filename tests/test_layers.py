@@ -60,10 +60,15 @@ NOT_DOWN = {
 DOORS = {
     "absl": ["cli/"],
     "google": [
+        "storage/drive_errors.py",
+        "storage/drive_files.py",
         "storage/gcs.py",
         "storage/gcs_errors.py",
         "storage/gcs_parts.py",
     ],
+    "google_auth_httplib2": ["storage/drive_files.py"],
+    "googleapiclient": ["storage/drive_errors.py", "storage/drive_files.py"],
+    "httplib2": ["storage/drive_errors.py", "storage/drive_http.py"],
     "google_crc32c": [
         "journal/metrics.py",
         "checkpoint/hashing.py",

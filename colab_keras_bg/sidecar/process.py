@@ -282,7 +282,8 @@ class Sidecar:
             self._tell(skipped=(*self._reporter.report.skipped, what))
 
     def _tell_durable(self, far: FarEnd) -> None:
-        durable, changes = far.durable, {"waiting": far.waiting}
+        durable = far.durable
+        changes: dict[str, object] = {"waiting": far.waiting}
         if durable.step is not None:
             changes |= {
                 "durable_step": durable.step,

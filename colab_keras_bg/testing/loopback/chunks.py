@@ -94,12 +94,14 @@ def related_parts(
     """
     found = re.search(r'boundary="?([^";]+)"?', content_type)
     mark = b"--" + (found[1].encode() if found else b"")
-    parts = (b"\r\n" + text).split(b"\r\n" + mark, 2)
-    content, end, _ = parts[-1].rpartition(b"\r\n" + mark + b"--")
+    # Some clients end lines as files do; the services take both.
+    line = b"\r\n" if mark + b"\r\n" in text else b"\n"
+    parts = (line + text).split(line + mark, 2)
+    content, end, _ = parts[-1].rpartition(line + mark + b"--")
     if not found or len(parts) < 3 or not end:
         raise ApiError.invalid("A multipart body of two parts is expected.")
-    _, _, fields = parts[1].partition(b"\r\n\r\n")
-    head, _, media = content.partition(b"\r\n\r\n")
+    _, _, fields = parts[1].partition(line + line)
+    head, _, media = content.partition(line + line)
     media_type = re.search(rb"(?im)^content-type:\s*(.+?)\s*$", head)
     return (
         json_object(fields),

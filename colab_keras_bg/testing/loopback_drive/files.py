@@ -37,6 +37,7 @@ class StoredFile:
         version: Grows with every change.
         trashed: Whether it was put in the trash itself.
         shared: Whether it is another's, and shared with this account.
+        md5: The MD5 of its content, as the service states it.
     """
 
     id: str
@@ -49,17 +50,12 @@ class StoredFile:
     version: int = 1
     trashed: bool = False
     shared: bool = False
+    md5: str = ""
 
     @property
     def is_folder(self) -> bool:
         """Whether other files may lie in it."""
         return self.mime_type == FOLDER
-
-    def md5(self) -> str:
-        """The MD5 of its content, as the service states it."""
-        return hashlib.md5(
-            self.content or b"", usedforsecurity=False
-        ).hexdigest()
 
 
 class Files:
@@ -118,6 +114,7 @@ class Files:
                 id=file.id or self.new_id(),
                 created=file.created or now,
                 modified=now,
+                md5=_md5(file.content),
             )
             self._used.add(file.id)
             self._files[file.id] = file
@@ -160,6 +157,7 @@ class Files:
                 **changes,
                 modified=self._clock(),
                 version=file.version + 1,
+                md5=_md5(changes.get("content", file.content)),
             )
             self._files[file.id] = file
             return file
@@ -252,3 +250,7 @@ class Files:
                 "The user's Drive storage quota has been exceeded.",
                 "storageQuotaExceeded",
             )
+
+
+def _md5(content: bytes | None) -> str:
+    return hashlib.md5(content or b"", usedforsecurity=False).hexdigest()

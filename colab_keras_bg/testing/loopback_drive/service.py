@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from colab_keras_bg.testing.loopback.answers import Answer, ApiError
 from colab_keras_bg.testing.loopback.body import Body
@@ -26,49 +25,9 @@ from colab_keras_bg.testing.loopback.chunks import (
 )
 from colab_keras_bg.testing.loopback_drive.files import Files, StoredFile
 from colab_keras_bg.testing.loopback_drive.query import matcher
+from colab_keras_bg.testing.loopback_drive.routes import Request, route
 
-__all__ = ["Request", "Service"]
-
-_FILE = r"/drive/v3/files/(?P<id>[^/]+)"
-_UPLOAD = r"/upload/drive/v3/files(?:/(?P<id>[^/]+))?"
-_ROUTES = [
-    (method, re.compile(pattern), operation)
-    for method, pattern, operation in (
-        ("GET", r"/drive/v3/about", "about"),
-        ("GET", r"/drive/v3/drives", "drives.list"),
-        ("GET", r"/drive/v3/files/generateIds", "ids"),
-        ("GET", r"/drive/v3/files", "list"),
-        ("POST", r"/drive/v3/files", "create"),
-        ("GET", _FILE, "get"),
-        ("PATCH", _FILE, "update"),
-        ("DELETE", _FILE, "delete"),
-        ("POST", _UPLOAD, "upload"),
-        ("PATCH", _UPLOAD, "upload"),
-        ("PUT", _UPLOAD, "upload.resumable"),
-        ("DELETE", _UPLOAD, "upload.resumable.cancel"),
-    )
-]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request that was understood.
-
-    Attributes:
-        operation: What is to be done.
-        base: The server's URL, as the client knows it.
-        id: The file that its path names; empty if it names none.
-        query: Its parameters.
-        headers: Its headers, by names in small letters.
-        body: Its body.
-    """
-
-    operation: str
-    base: str
-    id: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    body: Body
+__all__ = ["Service"]
 
 
 @dataclass
@@ -122,19 +81,7 @@ class Service:
         self, method: str, target: str, headers: Mapping[str, str], body: Body
     ) -> Request:
         """See `Api.understand`."""
-        url = urlsplit(target)
-        query = dict(parse_qsl(url.query, keep_blank_values=True))
-        for verb, pattern, operation in _ROUTES:
-            if verb == method and (match := pattern.fullmatch(url.path)):
-                return Request(
-                    _operation(operation, query, headers),
-                    f"http://{headers.get('host', '127.0.0.1')}",
-                    match.groupdict().get("id") or "",
-                    query,
-                    headers,
-                    body,
-                )
-        raise ApiError.not_found(f"Not Found: {method} {url.path}")
+        return route(method, target, headers, body)
 
     def name_of(self, request: Request) -> str:
         """See `Api.name_of`."""
@@ -405,28 +352,10 @@ class Service:
         if file.content is not None:
             told |= {
                 "size": str(len(file.content)),
-                "md5Checksum": file.md5(),
+                "md5Checksum": file.md5,
                 "headRevisionId": f"{file.id}-{file.version}",
             }
         return told
-
-
-def _operation(
-    operation: str, query: Mapping[str, str], headers: Mapping[str, str]
-) -> str:
-    if operation == "get":
-        return "get.media" if query.get("alt") == "media" else "get.metadata"
-    if operation == "upload.resumable":
-        chunk = Chunk.stated_in(headers.get("content-range"))
-        if chunk.start is None:
-            return "upload.resumable.status"
-        return f"upload.resumable.{'last' if chunk.is_last else 'chunk'}"
-    if operation == "upload":
-        kind = query.get("uploadType", "")
-        if kind not in ("media", "multipart", "resumable"):
-            raise ApiError.invalid(f"Invalid uploadType: {kind!r}")
-        return f"upload.{kind}" + (".start" if kind == "resumable" else "")
-    return operation
 
 
 def _time(secs: float) -> str:
