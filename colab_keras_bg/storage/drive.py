@@ -285,6 +285,8 @@ class DriveStorage(Storage):
         parent = self._folders.made(path)
         id = self._tried.setdefault(attempt, tried or self._files.new_id())
         made = self._files.upload(file, sums, id=id, name=last, parent=parent)
+        if made.trashed:
+            self._tried.pop(attempt, None)
         self._checked(made)
         same = self._same(name)
         first = min([*same, made], key=lambda one: one.age)

@@ -237,7 +237,7 @@ class DriveFiles:
             end = start + size_bytes - 1
             request.headers["Range"] = f"bytes={start}-{end}"
         try:
-            return bytes(self._asked(request, id))
+            return bytes(self._asked(request, id, bytes))
         except StorageUnavailableError as error:
             cause = error.__cause__
             if isinstance(cause, HttpError) and cause.resp.status == 416:
@@ -251,7 +251,8 @@ class DriveFiles:
             AbsentError: If it is not there.
         """
         try:
-            self._asked(self._files.delete(fileId=id, **_EVERYWHERE), id)
+            request = self._files.delete(fileId=id, **_EVERYWHERE)
+            self._asked(request, id, (dict, str, bytes))
         except StorageRefusedError:
             body = {"trashed": True}
             self._asked(
@@ -278,6 +279,8 @@ class DriveFiles:
             try:
                 with translated(self._where, name):
                     _, told = request.next_chunk(http=self._http())
+                    if told is not None:
+                        told = self._whole(told)
             except StorageRefusedError:
                 raise
             except StorageUnavailableError:
@@ -289,9 +292,19 @@ class DriveFiles:
             if told is not None:
                 return told
 
-    def _asked(self, request: Any, name: str) -> Any:
+    def _asked(
+        self, request: Any, name: str, kind: type | tuple[type, ...] = dict
+    ) -> Any:
         with translated(self._where, name):
-            return request.execute(http=self._http())
+            return self._whole(request.execute(http=self._http()), kind)
+
+    def _whole(self, told: Any, kind: type | tuple[type, ...] = dict) -> Any:
+        """An answer; one that was cut off comes as the text that it is."""
+        if not isinstance(told, kind):
+            raise StorageUnavailableError(
+                f"{self._where} has sent an answer that is cut off"
+            )
+        return told
 
     def _http(self) -> Any:
         """This thread's connection: one is not for several."""

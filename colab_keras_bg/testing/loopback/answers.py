@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Answer", "ApiError", "error_for_status"]
+__all__ = ["BEARER", "Answer", "ApiError", "error_for_status"]
+
+# How an answer with 401 asks for a token.
+BEARER = 'Bearer realm="https://accounts.google.com/"'
 
 _JsonObject = Mapping[str, Any]
 
@@ -158,7 +161,7 @@ def error_for_status(status: int, reason: str | None = None) -> ApiError:
     reason = reason or usual
     if reason != usual:
         message = f"{message} ({reason})"
-    challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    challenge = {"WWW-Authenticate": BEARER} if status == 401 else {}
     return ApiError(
         status,
         message,

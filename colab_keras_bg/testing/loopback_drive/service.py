@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from colab_keras_bg.testing.loopback.answers import Answer, ApiError
+from colab_keras_bg.testing.loopback.answers import BEARER, Answer, ApiError
 from colab_keras_bg.testing.loopback.body import Body
 from colab_keras_bg.testing.loopback.chunks import (
     Chunk,
@@ -116,7 +116,7 @@ class Service:
                 401,
                 "Invalid Credentials",
                 "authError",
-                headers={"WWW-Authenticate": "Bearer"},
+                headers={"WWW-Authenticate": BEARER},
             )
         return self._verbs[request.operation](request)
 
