@@ -22,7 +22,6 @@ from typing import Any
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.programs import Program
-from colab_keras_bg.cli.termination import interrupted_by
 from colab_keras_bg.errors import (
     BackgroundTrainingError,
     RunHeldError,
@@ -95,15 +94,7 @@ class Supervisor:
         Raises:
             BackgroundTrainingError: If the run cannot begin or go on.
         """
-        try:
-            with interrupted_by(*_ENDING):
-                found = self._directory.hold()
-        except KeyboardInterrupt:
-            say(
-                "interrupted before the training began; nothing was changed; "
-                "run the same command again"
-            )
-            return exit_status.RESUMABLE
+        found = self._directory.hold()
         step = f", from step {found.step}" if found else ""
         del found  # It keeps the files of a checkpoint open.
         started = time.monotonic()

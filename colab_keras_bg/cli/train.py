@@ -9,6 +9,7 @@ the same command can be run again at once.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command
 from colab_keras_bg.cli.programs import Program
 from colab_keras_bg.cli.supervisor import Supervisor
+from colab_keras_bg.cli.termination import interrupted_by
 from colab_keras_bg.errors import (
     StorageRefusedError,
     StorageUnavailableError,
@@ -154,6 +156,19 @@ def _define(values: flags.FlagValues) -> None:
 
 
 def _run(values: Any, names: Sequence[str]) -> int:
+    """Trains; while it does, the supervisor sees to signals itself."""
+    try:
+        with interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            return _train(values, names)
+    except KeyboardInterrupt:
+        say(
+            "interrupted while nothing was trained; run the same command again "
+            "to continue"
+        )
+        return exit_status.RESUMABLE
+
+
+def _train(values: Any, names: Sequence[str]) -> int:
     program = _program(values, names)
     run_dir = values.run_dir
     if run_dir is None:

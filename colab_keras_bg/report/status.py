@@ -38,6 +38,8 @@ __all__ = ["RunStatus", "as_text", "read_status"]
 _SHOWN_STEPS = 6
 # For how long a live run that is far away may give no sign of life.
 _FRESH_SECS = 90.0
+# Less than a save needs besides its tensors.
+_SPARE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _status_of(stored: StoredRun) -> RunStatus:
         attempts=len(numbers),
         last_heartbeat=_typed(signs.get("heartbeat"), float),
         reason=reason,
-        problem=_typed(signs.get("problem"), str) if state != "done" else None,
+        problem=None if state == "done" else _problem(stored, signs),
         checkpoints=steps,
         damaged=damaged,
         saves=_typed(signs.get("saves"), str),
@@ -189,6 +191,18 @@ def _is_running(stored: StoredRun, signs: Mapping[str, Any]) -> bool:
     return bool(hold.holder) and (
         time.time() - max(beat, hold.claimed) < _FRESH_SECS
     )
+
+
+def _problem(stored: StoredRun, signs: Mapping[str, Any]) -> str | None:
+    """What is going wrong; a full disk cannot tell of itself."""
+    told: str | None = _typed(signs.get("problem"), str)
+    free = None if stored.is_remote else stored.storage.free_bytes()
+    if told is None and free is not None and free < _SPARE_BYTES:
+        return (
+            f"the disk of {stored.address} is full ({free / 1e6:.1f} MB free): "
+            "nothing can be saved before there is space"
+        )
+    return told
 
 
 def _newest_whole(

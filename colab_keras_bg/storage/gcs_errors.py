@@ -30,7 +30,12 @@ LOGIN = (
     "`gcloud auth application-default login` elsewhere, or let "
     "GOOGLE_APPLICATION_CREDENTIALS name a key file."
 )
-_PASSING_REASONS = ("rateLimitExceeded", "userRateLimitExceeded")
+_PASSING_REASONS = (
+    "rateLimitExceeded",
+    "userRateLimitExceeded",
+    "quotaExceeded",
+    "dailyLimitExceeded",
+)
 _TRANSPORT = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,

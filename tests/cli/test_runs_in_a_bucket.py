@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from waiting import until
 
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.cli import exit_status
+from colab_keras_bg.report.status import read_status
 from colab_keras_bg.report.verification import verify_run
 from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.storage.gcs import GcsStorage
+from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.testing.loopback_gcs import Fault, LoopbackGcs
 
 URL = "gs://bucket/runs/a"
@@ -120,6 +123,11 @@ class Machines:
                 return Hold.from_bytes(remote.read("HEAD")).head.step
             except FileNotFoundError:
                 return None
+
+    def head(self) -> bytes:
+        """What the bucket's HEAD is."""
+        with contextlib.closing(self.remote()) as remote:
+            return remote.read("HEAD")
 
     def remote(self) -> GcsStorage:
         """What a person sees in the bucket."""
@@ -405,6 +413,68 @@ def test_status_and_verify_from_anywhere(machines: Machines) -> None:
     ended = machines.run("verify", URL, name="b")
     assert ended.status == exit_status.FAILED
     assert b"checkpoint of step 6" in ended.out
+
+
+def test_ended_before_it_began(machines: Machines) -> None:
+    """
+    SIGTERM while the run is still being fetched: a sentence, status 75, and
+    nothing was changed.
+    """
+    machines.train(steps=3)
+    head = machines.head()
+    machines.server.faults.add(Fault("get.media", "stall", times=None))
+    process = machines.start(name="b", steps=6)
+    assert machines.server.faults.wait_until_held(within_secs=30)
+    process.terminate()
+    ended = machines.place.end(process)
+    machines.server.faults.clear()
+    assert ended.status == exit_status.RESUMABLE
+    assert ended.err.count("\n") == 1
+    assert "run the same command again" in ended.err
+    assert machines.head() == head
+    assert machines.train(name="b").status == exit_status.DONE
+
+
+def test_a_program_that_ends_without_a_final_state(machines: Machines) -> None:
+    """
+    A `with` block that saves and ends is done; `verify` misses nothing.
+    """
+    program = machines.place.program(
+        """
+        import numpy as np
+        import colab_keras_bg as bg
+        from colab_keras_bg.tensor import LazyTensor
+
+        with bg.Run("run") as run:
+            run.at_step(1, epoch=0)
+            array = LazyTensor.of(np.ones(3))
+            run.saves.save(1, {"a": array}, {"step": 1})
+            run.saves.wait()
+        """,
+        name="block.py",
+    )
+    done = subprocess.run(
+        [sys.executable, program], cwd=machines.place.path, check=False
+    )
+    assert done.returncode == 0
+    ended = machines.run("verify", "run")
+    assert ended.status == exit_status.DONE, ended.out
+    assert b"checkpoint of step 1" in ended.out
+
+
+def test_a_full_disk_shows(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the run itself can no longer write down, `status` sees."""
+    machines.stop_at(2)
+    process = machines.start()
+    machines.wait_until_durable(2)
+    monkeypatch.setattr(LocalStorage, "free_bytes", lambda self: 1000)
+    told = read_status(machines.spool())
+    assert "is full" in (told.problem or "")
+    machines.stop_at(None)
+    machines.place.end(process)
+    assert read_status(machines.spool()).problem is None
 
 
 def test_starting_over_is_refused(machines: Machines) -> None:
