@@ -40,6 +40,7 @@ __all__ = ["Fence", "Hold"]
 _FRESH_SECS = 600.0
 _WATCH_SECS = 30.0
 _LOOK_SECS = 2.0
+_SETTLE_SECS = 3.0
 _MOST_FENCES = 64
 _UNHELD: Mapping[str, Any] = {
     "holder": "",
@@ -282,6 +283,10 @@ class Fence:
             there=there,
         )
         self._swap(taken)
+        if not self._storage.capabilities.swaps:
+            # Another may have swapped at the same moment: the last one counts.
+            self._sleep(_SETTLE_SECS)
+            self.check()
         return taken
 
     def keep(self, found: Hold) -> Hold:

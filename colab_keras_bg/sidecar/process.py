@@ -144,8 +144,12 @@ class Sidecar:
         self._has_begun = True
         self._trouble_is_over()
         is_back = None if is_first else self._probing()
-        with far.signs_of_life():
-            self._ship(far, is_back)
+        try:
+            with far.signs_of_life():
+                self._ship(far, is_back)
+        finally:
+            if is_back is not None:
+                is_back.set()  # Nobody needs to know any more.
 
     def _take(self, far: FarEnd) -> None:
         fallback = self._fallback.remote if self._fallback else None
