@@ -6,10 +6,18 @@ folder, and a call that hangs hangs nobody for longer than the limit.
 
 What such a mount has taken it uploads later, and does not tell when: it
 confirms nothing, and nothing here is called durable. It does not compare and
-swap, either: what keeps two machines apart elsewhere is best effort here.
+swap, either: what keeps two machines apart elsewhere is best effort here. Nor
+are there hard links: of two processes that create one name at the same moment
+the later one wins, and only the threads of one are kept apart.
 
-Overwriting and deleting fills the trash of Google Drive, which counts against
-the quota; a file that is emptied first takes no space there.
+Deleting fills the trash of Google Drive, which counts against the quota; a file
+that is emptied first takes no space there. It is emptied under a temporary
+name: whenever the process dies, an object is whole or gone. What is replaced
+is not emptied: the new one has to be in its place first.
+
+A call that was given up may still come to its end. It can only be one of which
+all content was written: the last step, a rename, was hanging. Until it has
+ended nothing else is begun, so what is tried again finds it.
 """
 
 from __future__ import annotations
@@ -18,6 +26,8 @@ import contextlib
 import errno
 import os
 import secrets
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +47,7 @@ from colab_keras_bg.storage.interface import (
     check_prefix,
 )
 from colab_keras_bg.storage.local import LocalStorage
-from colab_keras_bg.storage.mounts import is_there as is_mounted_now
+from colab_keras_bg.storage.mounts import Mount
 from colab_keras_bg.storage.pace import Pace
 from colab_keras_bg.storage.patience import HangsError, Patience
 from colab_keras_bg.storage.traffic import Traffic
@@ -46,6 +56,7 @@ __all__ = ["MountedStorage"]
 
 _T = TypeVar("_T")
 _BLOCK_BYTES = 4 << 20
+_READS = 3  # Of what is replaced while it is read.
 # What a mount answers that has died under us.
 _DEAD = frozenset({errno.ENOTCONN, errno.ESTALE, errno.ENODEV, errno.ENXIO})
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS})
@@ -78,13 +89,14 @@ class MountedStorage(Storage):
         path = Path(os.path.abspath(directory))
         self.traffic = Traffic()
         self._patience = Patience(patience_secs)
-        self._files = LocalStorage(
+        self._files = _MountedFiles(
             path,
             filesystem=_MountedFileSystem(
                 self._patience, pace or Pace(), self.traffic
             ),
+            patience=self._patience,
         )
-        self._is_there = is_there or (lambda: is_mounted_now(path))
+        self._is_there = is_there or Mount(path).is_there
 
     @property
     def capabilities(self) -> Capabilities:
@@ -105,8 +117,10 @@ class MountedStorage(Storage):
     def create(
         self, name: str, chunks: Iterable[bytes | memoryview]
     ) -> ObjectInfo:
-        """See `Storage.create`."""
-        return self._called(lambda: self._files.create(name, chunks))
+        """See `Storage.create`; how long chunks take is not the mount's."""
+        return self._called(
+            lambda: self._files.create(name, self._made(chunks))
+        )
 
     def replace(self, name: str, content: bytes) -> ObjectInfo:
         """See `Storage.replace`."""
@@ -134,37 +148,34 @@ class MountedStorage(Storage):
         return self.replace(name, found + content)
 
     def read(self, name: str) -> bytes:
-        """See `Storage.read`; block by block, so that it can be waited for."""
+        """See `Storage.read`."""
         check_name(name)
 
         def read() -> bytes:
-            size_bytes = self._files.info(name).size_bytes
-            if size_bytes <= _BLOCK_BYTES:  # It may be replaced meanwhile.
+            for _ in range(_READS):
                 content = self._files.read(name)
                 self.traffic.add("read", received_bytes=len(content))
-                return content
-            blocks = []
-            for start in range(0, size_bytes, _BLOCK_BYTES):
-                blocks.append(self._files.read_range(name, start, _BLOCK_BYTES))
-                self._patience.beat()
-            content = b"".join(blocks)
-            if len(content) < size_bytes:
-                raise StorageUnavailableError(
-                    f"{self.describe()} has read {len(content)} of "
-                    f"{size_bytes} bytes of {name!r}"
-                )
-            self.traffic.add("read", received_bytes=len(content))
-            return content
+                # Who deletes a file empties it, also for who has it open.
+                if len(content) == self._files.info(name).size_bytes:
+                    return content
+            raise self._unsteady(name)
 
         return self._called(read)
 
     def read_range(self, name: str, start: int, size_bytes: int) -> bytes:
         """See `Storage.read_range`."""
+        check_name(name)
 
         def read() -> bytes:
-            content = self._files.read_range(name, start, max(0, size_bytes))
-            self.traffic.add("read", received_bytes=len(content))
-            return content
+            for _ in range(_READS):
+                content = self._files.read_range(name, start, size_bytes)
+                self.traffic.add("read", received_bytes=len(content))
+                if len(content) >= size_bytes:
+                    return content
+                end = self._files.info(name).size_bytes
+                if len(content) == max(0, min(size_bytes, end - start)):
+                    return content
+            raise self._unsteady(name)
 
         return self._called(read)
 
@@ -179,7 +190,13 @@ class MountedStorage(Storage):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Storage.list`."""
         check_prefix(prefix)
-        yield from self._called(lambda: [*self._files.list(prefix)])
+
+        def listed() -> Iterator[ObjectInfo]:
+            for info in self._files.list(prefix):
+                self._patience.beat()
+                yield info
+
+        yield from self._called(lambda: [*listed()])
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`."""
@@ -199,10 +216,13 @@ class MountedStorage(Storage):
         def mounted() -> _T:
             self._check_there()
             try:
-                return call()
-            finally:
-                # Of a mount that has gone meanwhile, what was seen was not it.
+                result = call()
+            except StorageError:
                 self._check_there()
+                raise
+            # Of a mount that has gone meanwhile, what was seen was not it.
+            self._check_there()
+            return result
 
         try:
             return self._patience.call(mounted)
@@ -213,7 +233,29 @@ class MountedStorage(Storage):
                 "not pass, mount it again."
             ) from None
         except StorageError as error:
-            raise self._told(error) from error
+            told = self._told(error)
+            if told is error:
+                raise
+            raise told from error
+
+    def _made(
+        self, chunks: Iterable[bytes | memoryview]
+    ) -> Iterator[bytes | memoryview]:
+        """The chunks; while one is made, nothing is expected of the mount."""
+        iterator = iter(chunks)
+        while True:
+            with self._patience.elsewhere():
+                try:
+                    chunk = next(iterator)
+                except StopIteration:
+                    return
+            yield chunk
+
+    def _unsteady(self, name: str) -> StorageUnavailableError:
+        return StorageUnavailableError(
+            f"{name!r} in {self.describe()} has another size than was read of "
+            f"it, {_READS} times: it is being replaced. Try again."
+        )
 
     def _check_there(self) -> None:
         if not self._is_there():
@@ -222,7 +264,8 @@ class MountedStorage(Storage):
                 cause="nothing is mounted there",
                 advice=(
                     "Mount it: google.colab.drive.mount('/content/drive') in "
-                    "a Colab notebook."
+                    "a Colab notebook. A network folder that is no FUSE mount "
+                    "is to be named in COLAB_KERAS_BG_MOUNTED_FOLDERS."
                 ),
             )
 
@@ -248,6 +291,34 @@ class MountedStorage(Storage):
         return error
 
 
+class _MountedFiles(LocalStorage):
+    """Files that are read block by block, so that they can be waited for."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        filesystem: PosixFileSystem,
+        patience: Patience,
+    ) -> None:
+        super().__init__(directory, filesystem=filesystem)
+        self._patience = patience
+
+    def read(self, name: str) -> bytes:
+        """See `Storage.read`; of one file, whatever takes its name."""
+        return self.read_range(name, 0, sys.maxsize)
+
+    def read_range(self, name: str, start: int, size_bytes: int) -> bytes:
+        """See `Storage.read_range`; a mount may give less than there is."""
+        blocks, left = [], max(0, size_bytes)
+        with self._opened(name) as handle:
+            while block := os.pread(handle, min(left, _BLOCK_BYTES), start):
+                self._patience.beat()
+                blocks.append(block)
+                start, left = start + len(block), left - len(block)
+        return b"".join(blocks)
+
+
 class _MountedFileSystem(PosixFileSystem):
     """What can be asked of a mount."""
 
@@ -256,13 +327,15 @@ class _MountedFileSystem(PosixFileSystem):
     ) -> None:
         self._patience, self._pace = patience, pace
         self._traffic = traffic
+        self._naming = threading.Lock()
 
     def write(self, handle: int, data: bytes | memoryview) -> None:
         """See `FileSystem.write`; block by block."""
         view = memoryview(data)
         for start in range(0, len(view), _BLOCK_BYTES):
             block = view[start : start + _BLOCK_BYTES]
-            self._pace.take(len(block))
+            with self._patience.elsewhere():
+                self._pace.take(len(block))
             super().write(handle, block)
             self._patience.beat()
         self._traffic.add("write", sent_bytes=len(view))
@@ -280,9 +353,19 @@ class _MountedFileSystem(PosixFileSystem):
 
     def link(self, source: Path, target: Path) -> None:
         """See `FileSystem.link`: there are no hard links."""
-        if os.path.lexists(target):
-            raise FileExistsError(str(target))
-        os.rename(source, target)
+        with self._naming:
+            try:
+                os.lstat(target)
+            except FileNotFoundError:  # Any other leaves open what is there.
+                self._patience.beat()
+                os.rename(source, target)
+            else:
+                raise FileExistsError(str(target))
+
+    def replace(self, source: Path, target: Path) -> None:
+        """See `FileSystem.replace`."""
+        self._patience.beat()
+        super().replace(source, target)
 
     def unlink(self, path: Path) -> None:
         """See `FileSystem.unlink`; emptied first, under no object's name."""

@@ -1,25 +1,26 @@
 """Files that grow, on a storage that cannot append.
 
 Invariant: a file is its base, if there is one, and behind it segments: objects
-that are created once, each named for where it begins and for the base that it
-follows. A base that is replaced leaves the old segments without a base; they
-do not count, whenever the process dies. Each byte is sent once.
+that are created once, each named for what it follows (see `segment_files.py`).
+A base that is replaced leaves the old segments with nothing to follow; they do
+not count, whenever the process dies. Each byte is sent once.
 
-The segments of `metrics.jsonl` lie in `metrics.jsonl.segments/`, where no name
-of a user leads.
+Segments that do not count, because a process died while it cleared them away,
+would count as soon as what they follow were there again. So they are removed
+before anything is put where they would follow.
+
+A file that has grown has no checksum of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import google_crc32c
 
 from colab_keras_bg.errors import (
     ConflictError,
@@ -35,39 +36,20 @@ from colab_keras_bg.storage.interface import (
     check_name,
     is_name,
 )
+from colab_keras_bg.storage.segment_files import (
+    NOTHING,
+    SUFFIX,
+    GrownFile,
+    Segment,
+    is_reserved,
+    owner_of,
+    tag_after,
+)
 
 __all__ = ["SegmentedStorage"]
 
-_SUFFIX = ".segments"
-_SEGMENT = re.compile(r"(?P<base>[0-9a-f]{8})-(?P<start>[0-9]{15})")
-_NO_BASE = "00000000"
-
-
-@dataclass(frozen=True)
-class _Segment:
-    name: str
-    start: int
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class _File:
-    """A base of so many bytes, and the segments that follow it."""
-
-    base: ObjectInfo | None
-    tag: str
-    segments: tuple[_Segment, ...]
-
-    @property
-    def is_there(self) -> bool:
-        return self.base is not None or bool(self.segments)
-
-    @property
-    def size_bytes(self) -> int:
-        if self.segments:
-            last = self.segments[-1]
-            return last.start + last.size_bytes
-        return self.base.size_bytes if self.base else 0
+_READS = 5  # Of what is replaced while it is read.
+_Pieces = list[ObjectInfo]  # `list` is a method in the class.
 
 
 class SegmentedStorage(Storage):
@@ -91,7 +73,7 @@ class SegmentedStorage(Storage):
         # The crc32c of bases, as long as they look the same.
         self._tags: dict[str, tuple[ObjectInfo, str]] = {}
         # What we have appended to: there is no other writer.
-        self._grown: dict[str, _File] = {}
+        self._grown: dict[str, GrownFile] = {}
         self._lock = threading.RLock()
 
     @property
@@ -116,22 +98,40 @@ class SegmentedStorage(Storage):
         return self._storage.upload(name, path)
 
     def replace(self, name: str, content: bytes) -> ObjectInfo:
-        """See `Storage.replace`; segments without a base are cleared away."""
+        """See `Storage.replace`; the segments of what there was go after."""
         self._check(name)
-        self._forget(name)
-        made = self._storage.replace(name, content)
-        self._clear(name)
-        return made
+        if not self._grows(name):
+            return self._storage.replace(name, content)
+        with self._lock:
+            self._forget(name)
+            file = self._grown_file(name)
+            self._clear(file.strays)
+            made = self._storage.replace(name, content)
+            self._clear(segment.name for segment in file.segments)
+            self._grown[name] = GrownFile(
+                made, end_tag=tag_after(NOTHING, content)
+            )
+            return made
 
     def swap(
         self, name: str, content: bytes, *, expected: bytes | None
     ) -> ObjectInfo:
-        """See `Storage.swap`; of a file that has grown, without segments."""
+        """See `Storage.swap`; of a file that has grown, all of it."""
         self._check(name)
         self._forget(name)
-        if self._file(name).segments:
+        file = self._grown_file(name)
+        if not file.segments:
+            self._clear(file.strays)
+            return self._storage.swap(name, content, expected=expected)
+        found = self.read(name)
+        if found not in (expected, content):
             raise ConflictError(name, where=self.describe())
-        return self._storage.swap(name, content, expected=expected)
+        if found != content:
+            base = found[: file.base.size_bytes] if file.base else None
+            self._clear(file.strays)
+            self._storage.swap(name, content, expected=base)
+            self._clear(segment.name for segment in file.segments)
+        return ObjectInfo(name, size_bytes=len(content))
 
     def append(self, name: str, content: bytes, *, at: int) -> ObjectInfo:
         """See `Storage.append`; makes one new object."""
@@ -141,77 +141,66 @@ class SegmentedStorage(Storage):
         with self._lock:
             file = self._grown.pop(name, None) or self._file(name)
             if file.size_bytes == at + len(content) and file.is_there:
-                if self._read(name, file, at, len(content)) != content:
+                if self.read_range(name, at, len(content)) != content:
                     raise ConflictError(name, where=self.describe())
                 return ObjectInfo(name, size_bytes=file.size_bytes)
             if file.size_bytes != at:
                 raise ConflictError(name, where=self.describe())
+            self._clear(file.strays)
             if not content:
-                if not file.is_there:
-                    self._storage.replace(name, content)
-                return ObjectInfo(name, size_bytes=at)
-            tag = file.tag
-            if file.base is not None and not file.segments:
-                tag = self._tag(name, file.base)
-            segment = f"{name}{_SUFFIX}/{tag}-{at:015d}"
+                return self._storage.replace(name, content)
+            tag = file.end_tag or self._end_tag(name, file)
+            segment = Segment(name, tag, at, len(content))
             try:
-                self._storage.create(segment, [content])
+                self._storage.create(segment.name, [content])
             except ObjectExistsError:
-                # It does not show yet, or it has come since; or a writer
-                # before us has left it behind a gap.
-                if self._storage.read(segment) != content:
+                # It has come since, from us or from another.
+                if self._storage.read(segment.name) != content:
                     raise ConflictError(name, where=self.describe()) from None
-            grown = _Segment(segment, at, len(content))
-            file = replace(file, tag=tag, segments=(*file.segments, grown))
-            self._grown[name] = file
-            return ObjectInfo(name, size_bytes=file.size_bytes)
+            self._grown[name] = GrownFile(
+                file.base,
+                (*file.segments, segment),
+                end_tag=tag_after(tag, content),
+            )
+            return ObjectInfo(name, size_bytes=at + len(content))
 
     def read(self, name: str) -> bytes:
         """See `Storage.read`."""
+        self._check(name)
         if not self._grows(name):
             return self._storage.read(name)
-        file = self._existing(name)
-        return self._read(name, file, 0, file.size_bytes)
+        return self._read(name, 0, sys.maxsize)
 
     def read_range(self, name: str, start: int, size_bytes: int) -> bytes:
         """See `Storage.read_range`."""
+        self._check(name)
         if not self._grows(name):
             return self._storage.read_range(name, start, size_bytes)
-        file = self._existing(name)
-        end = min(start + size_bytes, file.size_bytes)
-        return self._read(name, file, start, max(0, end - start))
+        return self._read(name, start, size_bytes)
 
     def map(self, name: str) -> memoryview:
         """See `Storage.map`; of a file that has grown, a copy."""
-        file = self._existing(name)
-        if file.segments:
-            return memoryview(self._read(name, file, 0, file.size_bytes))
+        self._check(name)
+        if self._grown_file(name).segments:
+            return memoryview(self.read(name))
         return self._storage.map(name)
 
     def info(self, name: str) -> ObjectInfo:
         """See `Storage.info`."""
-        file = self._existing(name)
-        if file.segments or file.base is None:
-            return ObjectInfo(name, size_bytes=file.size_bytes)
-        return file.base
+        return self._info(name, self._existing(name))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Storage.list`; a file that has grown is one object."""
-        grown: set[str] = set()
-        plain: list[ObjectInfo] = []
-        for info in self._storage.list(prefix):
-            owner = _owner(info.name)
-            if owner is None:
-                plain.append(info)
-            elif owner.startswith(prefix):
-                grown.add(owner)
-        for info in plain:
-            if info.name not in grown:
+        plain, pieces = self._sorted(prefix)
+        for name, info in plain.items():
+            if name not in pieces:
                 yield info
-        for name in sorted(grown):
-            file = self._file(name)
+        for name, segments in pieces.items():
+            if not name.startswith(prefix):
+                continue
+            file = self._assembled(name, plain.get(name), segments)
             if file.is_there:
-                yield ObjectInfo(name, size_bytes=file.size_bytes)
+                yield self._info(name, file)
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`; the base first: nothing counts without it."""
@@ -219,7 +208,8 @@ class SegmentedStorage(Storage):
         self._forget(name)
         if file.base is not None:
             self._storage.delete(name)
-        self._clear(name)
+        self._clear(segment.name for segment in file.segments)
+        self._clear(file.strays)
 
     def close(self) -> None:
         """See `Storage.close`."""
@@ -232,136 +222,156 @@ class SegmentedStorage(Storage):
     def sweep(self, prefix: str = "") -> tuple[str, ...]:
         """See `Storage.sweep`; segments that do not count go, too."""
         swept = list(self._storage.sweep(prefix))
-        owners: dict[str, set[str]] = {}
-        for info in self._storage.list(f"{prefix}/" if prefix else ""):
-            if (owner := _owner(info.name)) is not None:
-                owners.setdefault(owner, set()).add(info.name)
-        for owner, names in owners.items():
-            self._forget(owner)
-            counted = {segment.name for segment in self._file(owner).segments}
-            for name in sorted(names - counted):
-                self._delete(name)
-                swept.append(name)
+        _, pieces = self._sorted(f"{prefix}/" if prefix else "")
+        for name in pieces:
+            self._forget(name)
+            strays = self._file(name).strays
+            self._clear(strays)
+            swept += strays
         return tuple(swept)
 
     def _grows(self, name: str) -> bool:
         """Whether there may be segments of a name; not of one too long."""
-        return self._may_grow(name) and is_name(name + _SUFFIX)
+        return self._may_grow(name) and is_name(name + SUFFIX)
 
     def _check(self, name: str) -> None:
-        if any(part.endswith(_SUFFIX) for part in check_name(name).split("/")):
+        if is_reserved(check_name(name)):
             raise UsageError(
                 f"{name!r} cannot name an object here: what ends in "
-                f"{_SUFFIX!r} holds the parts of files that grow."
+                f"{SUFFIX!r} holds the parts of files that grow."
             )
 
     def _check_new(self, name: str) -> None:
         self._check(name)
         self._forget(name)
-        if self._file(name).segments:
+        file = self._grown_file(name)
+        if file.segments:
             raise ObjectExistsError(name, where=self.describe())
+        if file.base is None:
+            self._clear(file.strays)
 
-    def _existing(self, name: str) -> _File:
+    def _existing(self, name: str) -> GrownFile:
         self._check(name)
         file = self._file(name)
         if not file.is_there:
             raise ObjectNotFoundError(name, where=self.describe())
         return file
 
-    def _file(self, name: str) -> _File:
-        """What there is of a file, as the storage tells it."""
+    def _file(self, name: str) -> GrownFile:
+        """What there is of a file, as the storage tells it.
+
+        The base is looked at last: segments of one before it do not count,
+        but a base without its segments would.
+        """
+        return self._on_base(name, self._pieces(name))
+
+    def _on_base(self, name: str, pieces: _Pieces) -> GrownFile:
         base: ObjectInfo | None = None
         with contextlib.suppress(ObjectNotFoundError):
             base = self._storage.info(name)
-        if not self._grows(name):
-            return _File(base, _NO_BASE, ())
-        found: dict[tuple[str, int], _Segment] = {}
-        for info in self._listed(name):
-            match = _SEGMENT.fullmatch(info.name.rpartition("/")[2])
-            if match:
-                start = int(match["start"])
-                found[match["base"], start] = _Segment(
-                    info.name, start, info.size_bytes
-                )
-        tag = _NO_BASE
-        if base is not None and found:
-            tag = self._tag(name, base)
-        segments: list[_Segment] = []
-        end = base.size_bytes if base else 0
-        while segment := found.get((tag, end)):
-            if not segment.size_bytes:
-                break
-            segments.append(segment)
-            end += segment.size_bytes
-        return _File(base, tag, tuple(segments))
+        return self._assembled(name, base, pieces)
 
-    def _listed(self, name: str) -> Iterator[ObjectInfo]:
-        """What lies where the segments of a file do."""
+    def _grown_file(self, name: str) -> GrownFile:
+        """The same, but nothing if there are no segments of any kind."""
+        pieces = self._pieces(name)
+        return self._on_base(name, pieces) if pieces else GrownFile()
+
+    def _assembled(
+        self, name: str, base: ObjectInfo | None, pieces: _Pieces
+    ) -> GrownFile:
+        if not pieces:
+            return GrownFile(base)
+        tag = NOTHING
+        if base is not None:
+            base, tag = self._tagged(name, base)
+        return GrownFile.of(
+            pieces, base=base, tag=tag, end_tag=self._tag_after_segment
+        )
+
+    def _tag_after_segment(self, segment: Segment) -> str:
+        return tag_after(segment.tag, self._storage.read(segment.name))
+
+    def _end_tag(self, name: str, file: GrownFile) -> str:
+        """The crc32c of all of a file; only the last of it is read."""
+        if file.segments:
+            return self._tag_after_segment(file.segments[-1])
+        if file.base is not None:
+            return self._tagged(name, file.base)[1]
+        return NOTHING
+
+    def _pieces(self, name: str) -> _Pieces:
+        """What lies where the segments of a file do, and is called so."""
+        if not self._grows(name):
+            return []
         try:
-            yield from self._storage.list(f"{name}{_SUFFIX}/")
+            listed = [*self._storage.list(f"{name}{SUFFIX}/")]
         except StorageUnavailableError as error:
             if error.errno != errno.ENOTDIR:  # Below an object is nothing.
                 raise
+            return []
+        return [info for info in listed if owner_of(info.name) == name]
 
-    def _tag(self, name: str, base: ObjectInfo) -> str:
+    def _sorted(
+        self, prefix: str
+    ) -> tuple[dict[str, ObjectInfo], dict[str, _Pieces]]:
+        """The objects that users see, and the pieces of those that grow."""
+        plain: dict[str, ObjectInfo] = {}
+        pieces: dict[str, _Pieces] = {}
+        for info in self._storage.list(prefix):
+            owner = owner_of(info.name)
+            if owner is not None and self._grows(owner):
+                pieces.setdefault(owner, []).append(info)
+            elif not is_reserved(info.name):
+                plain[info.name] = info
+        return plain, pieces
+
+    def _tagged(
+        self, name: str, base: ObjectInfo
+    ) -> tuple[ObjectInfo | None, str]:
+        """A base, as it is now if it has to be read, and its crc32c."""
         if base.crc32c is not None:
-            return base.crc32c
+            return base, base.crc32c
         known = self._tags.get(name)
-        if (
-            known is not None
-            and base.md5 is not None
-            and (known[0] == base and known[0].md5 == base.md5)
-        ):
-            return known[1]
-        content = self._storage.read(name)
-        tag = f"{google_crc32c.value(content):08x}"
-        self._tags[name] = (base, tag)
-        return tag
-
-    def _read(
-        self, name: str, file: _File, start: int, size_bytes: int
-    ) -> bytes:
-        """A range, over the joints."""
-        end = start + size_bytes
-        pieces: list[bytes] = []
-        parts: list[tuple[str, int, int]] = []
-        if file.base is not None:
-            parts.append((name, 0, file.base.size_bytes))
-        parts += [(s.name, s.start, s.size_bytes) for s in file.segments]
-        for part, begin, length in parts:
-            first, last = max(start, begin), min(end, begin + length)
-            if first >= last:
-                continue
-            if (first, last) == (begin, begin + length):
-                pieces.append(self._storage.read(part))
-            else:
-                pieces.append(
-                    self._storage.read_range(part, first - begin, last - first)
-                )
-        return b"".join(pieces)
-
-    def _clear(self, name: str) -> None:
-        """Removes all segments, the first first: then none counts."""
-        if not self._grows(name):
-            return
-        for segment in sorted(info.name for info in self._listed(name)):
-            self._delete(segment)
-
-    def _delete(self, name: str) -> None:
+        if known and base.md5 and (known[0], known[0].md5) == (base, base.md5):
+            return known
         try:
-            self._storage.delete(name)
+            content = self._storage.read(name)
         except ObjectNotFoundError:
-            return  # Gone already.
+            return None, NOTHING
+        tag = tag_after(NOTHING, content)
+        if len(content) != base.size_bytes:
+            return ObjectInfo(name, size_bytes=len(content)), tag
+        self._tags[name] = (base, tag)
+        return base, tag
+
+    def _info(self, name: str, file: GrownFile) -> ObjectInfo:
+        if file.segments or file.base is None:
+            return ObjectInfo(name, size_bytes=file.size_bytes)
+        return file.base
+
+    def _read(self, name: str, start: int, size_bytes: int) -> bytes:
+        """A range, over the joints, of the file as it was at one moment."""
+        for _ in range(_READS):
+            file = self._existing(name)
+            if not file.segments:
+                if (start, size_bytes) == (0, sys.maxsize):
+                    return self._storage.read(name)
+                return self._storage.read_range(name, start, size_bytes)
+            with contextlib.suppress(ObjectNotFoundError):  # Replaced.
+                end = min(start + max(0, size_bytes), sys.maxsize)
+                return file.read(self._storage, start, end)
+        raise StorageUnavailableError(
+            f"{name!r} in {self.describe()} was replaced {_READS} times while "
+            "it was read. Try again."
+        )
+
+    def _clear(self, segments: Iterable[str]) -> None:
+        """Removes segments; given the first first, none counts after it."""
+        for name in segments:
+            with contextlib.suppress(ObjectNotFoundError):  # Gone already.
+                self._storage.delete(name)
 
     def _forget(self, name: str) -> None:
         with self._lock:
             self._grown.pop(name, None)
             self._tags.pop(name, None)
-
-
-def _owner(name: str) -> str | None:
-    """The file that an object is a segment of; None if of none."""
-    folder, _, last = name.rpartition("/")
-    if folder.endswith(_SUFFIX) and _SEGMENT.fullmatch(last):
-        return folder.removesuffix(_SUFFIX)
-    return None

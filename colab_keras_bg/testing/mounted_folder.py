@@ -8,18 +8,19 @@
         drive.die()  # ... or raises "Transport endpoint is not connected".
         drive.lose_machine()  # The next machine sees what was uploaded.
 
-Invariant: what is not uploaded is lost with the machine, and a fault strikes
-every process that has `environment`, from its next call on.
+Invariant: `path`, the mount as programs see it, and `cloud` are two plain
+folders; closed files are copied to the cloud some time later, and nothing but
+what lies there outlives the machine.
 
-Two plain folders: `path`, the mount as programs see it, and `cloud`, to which
-closed files are copied some time later. The faults are those of the processes
-that get `environment`: a module that Python imports at its start wraps the
-calls of `os` on paths below `path`, and asks a small file what is to go wrong.
+The faults are those of the processes that get `environment`: a module that
+Python imports at its start wraps the calls on files below `path` (see
+`mount_faults.py`), and asks a small file what is to go wrong.
 
-Known differences from a real mount: only Python's `os` is struck, not C code
-or `open()` on a path; there is no latency unless asked for; no file is ever
-shown of what another machine has uploaded meanwhile; a process that hangs can
-be ended by SIGTERM.
+Known differences from a real mount: only Python's `os` and `open` are struck,
+not C code, nor what is done to a file that `open` has opened already; a Python
+that ignores its environment (`-I`, `-E`) is not struck at all; nothing shows
+here that another machine has uploaded meanwhile; a process that hangs can be
+ended by SIGTERM. A file that is written in place may be uploaded half written.
 """
 
 from __future__ import annotations
@@ -29,88 +30,34 @@ import errno
 import json
 import os
 import shutil
-import textwrap
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
+from colab_keras_bg.testing import mount_faults
+
 __all__ = ["MountedFolder"]
 
 _POLL_SECS = 0.02
 
-# Imported by each process at its start; `{folder!r}` and `{control!r}` are put
-# in place.
-_STRIKES = '''\
-"""Has the calls of `os` below one folder go wrong; see mounted_folder.py."""
-import errno, json, os, time
+# Imported by each process at its start; then what it stands in the way of.
+_START = """\
+import importlib.machinery, importlib.util, sys
+from pathlib import Path
 
-_FOLDER, _CONTROL = {folder!r}, {control!r}
-_real = {{name: getattr(os, name) for name in dir(os)}}
-_handles = set()
+def load(spec):
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-
-def _below(path):
-    try:
-        path = _real["fspath"](path)
-    except TypeError:
-        return path in _handles
-    if isinstance(path, bytes):
-        path = os.fsdecode(path)
-    return path == _FOLDER or path.startswith(_FOLDER + "/")
-
-
-def _order():
-    handle = _real["open"](_CONTROL, os.O_RDONLY)
-    try:
-        return json.loads(_real["read"](handle, 65536) or b"{{}}")
-    finally:
-        _real["close"](handle)
-
-
-def _strike(name):
-    while (order := _order()).get("stalls"):
-        time.sleep(0.02)
-    if secs := order.get("secs"):
-        time.sleep(secs)
-    number = order.get("fails")
-    if number is None and name in ("write", "link"):
-        number = order.get("writes_fail") if name == "write" else errno.ENOSYS
-    if number is not None:
-        raise OSError(number, os.strerror(number))
-
-
-def _wrapped(name):
-    real = _real[name]
-
-    def call(first=".", *rest, **named):
-        below = _below(first)
-        if below:
-            _strike(name)
-        result = real(first, *rest, **named)
-        if below and name == "open":
-            _handles.add(result)
-        if name == "close":
-            _handles.discard(first)
-        return result
-
-    return call
-
-
-for _name in (
-    "open stat lstat listdir scandir mkdir rmdir unlink rename replace link "
-    "truncate write pread read fsync fstat"
-).split():
-    setattr(os, _name, _wrapped(_name))
-
-
-def _close(handle, _real_close=_real["close"]):
-    _handles.discard(handle)
-    return _real_close(handle)
-
-
-os.close = _close
-'''
+spec = importlib.util.spec_from_file_location("mount_faults", {module!r})
+load(spec).MountFaults({folder!r}, {control!r}).install()
+others = [path for path in sys.path if Path(path) != Path(__file__).parent]
+other = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+if other is not None:
+    load(other)
+"""
 
 
 class MountedFolder:
@@ -132,6 +79,7 @@ class MountedFolder:
             directory: Where they and what belongs to them are made.
             upload_after_secs: See above.
         """
+        directory = directory.absolute()
         self.path = directory / "mounted"
         self.cloud = directory / "cloud"
         self.upload_after_secs = upload_after_secs
@@ -141,10 +89,14 @@ class MountedFolder:
             folder.mkdir(parents=True)
         self._order()
         (self._start / "sitecustomize.py").write_text(
-            textwrap.dedent(_STRIKES).format(
-                folder=str(self.path), control=str(self._control)
+            _START.format(
+                module=mount_faults.__file__,
+                folder=str(self.path),
+                control=str(self._control),
             )
         )
+        # What each file was when it was uploaded.
+        self._uploaded: dict[str, tuple[int, int, int]] = {}
         self._ending = threading.Event()
         self._busy = threading.Lock()
         self._thread = threading.Thread(target=self._upload, daemon=True)
@@ -218,11 +170,28 @@ class MountedFolder:
                 raise TimeoutError("not all is uploaded")
             time.sleep(_POLL_SECS)
 
+    def upload(self, *names: str) -> None:
+        """Uploads files now, in this order; whether or not it is time.
+
+        With `upload_after_secs=None` nothing else is uploaded, so that a test
+        has the cloud hold whatever a machine can leave behind.
+
+        Args:
+            names: Paths below `path`; all files if there are none.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
+        with self._busy:
+            for name in names or sorted(_files(self.path)):
+                self._upload_file(name)
+
     def lose_machine(self) -> None:
         """The next machine mounts what was uploaded, and nothing else."""
         with self._busy:
             shutil.rmtree(self.path)
             shutil.copytree(self.cloud, self.path)
+            self._uploaded.clear()
 
     def _order(self, **order: object) -> None:
         """Says what is to go wrong, and nothing else."""
@@ -238,20 +207,30 @@ class MountedFolder:
                 self._upload_once(time.time() - self.upload_after_secs)
 
     def _upload_once(self, closed_before: float) -> None:
-        here, there = _files(self.path), _files(self.cloud)
+        here = _files(self.path)
         for name in sorted(here):
-            source, target = self.path / name, self.cloud / name
-            found = source.stat()
+            found = (self.path / name).stat()
             if found.st_mtime > closed_before:
                 continue
-            if name in there and target.stat().st_mtime == found.st_mtime:
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{target.name}.uploading")
-            shutil.copy2(source, part)
-            os.replace(part, target)
-        for name in there - here:
+            if self._uploaded.get(name) != _identity(found):
+                self._upload_file(name)
+        for name in _files(self.cloud) - here:
             (self.cloud / name).unlink()
+
+    def _upload_file(self, name: str) -> None:
+        target = self.cloud / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.uploading")
+        with (self.path / name).open("rb") as source, part.open("wb") as copy:
+            found = os.fstat(source.fileno())
+            shutil.copyfileobj(source, copy)
+        os.replace(part, target)
+        self._uploaded[name] = _identity(found)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    """What tells a file from the one that had its name before."""
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _files(folder: Path) -> set[str]:

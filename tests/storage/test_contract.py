@@ -95,6 +95,7 @@ def drive() -> Iterator[LoopbackDrive]:
         "gcs",
         "retrying",
         "segmented",
+        "segmented local",
         "mounted",
         "segmented mounted",
         "drive",
@@ -127,6 +128,8 @@ def made(
         return LocalStorage(path)
     if kind == "segmented":
         return SegmentedStorage(MemoryStorage())
+    if kind == "segmented local":
+        return SegmentedStorage(LocalStorage(path))
     if "mounted" in kind:
         mounted = MountedStorage(path, is_there=lambda: True)
         return mounted if kind == "mounted" else SegmentedStorage(mounted)
@@ -576,7 +579,7 @@ def test_what_storages_say_of_themselves(storage: Storage) -> None:
     weak = mounted or isinstance(inner, DriveStorage)
     remote = isinstance(inner, GcsStorage) or weak
     assert told.survives_machine == remote
-    assert told.mapped_reads == isinstance(storage, LocalStorage)
+    assert told.mapped_reads == isinstance(inner, LocalStorage)
     assert (told.confirms, told.swaps) == (not mounted, not weak)
     assert told.checksums == isinstance(inner, GcsStorage | DriveStorage)
     assert told.appends == (storage is not inner or not weak)

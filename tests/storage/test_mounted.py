@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,78 +15,16 @@ from waiting import until
 
 from colab_keras_bg.errors import (
     NoSpaceError,
+    ObjectExistsError,
+    ObjectNotFoundError,
     StorageError,
     StorageRefusedError,
     StorageUnavailableError,
 )
-from colab_keras_bg.storage import mounted, mounts
+from colab_keras_bg.storage import mounted
 from colab_keras_bg.storage.mounted import MountedStorage
-from colab_keras_bg.storage.mounts import is_mounted_folder, is_there
-from colab_keras_bg.storage.patience import HangsError, Patience
+from colab_keras_bg.storage.pace import Pace
 from colab_keras_bg.storage.retrying import Backoff, RetryingStorage
-
-MOUNTS = """\
-overlay / overlay rw 0 0
-proc /proc proc rw 0 0
-drive /content/drive fuse.drive rw 0 0
-gcsfuse /mnt/my\\040bucket fuse.gcsfuse rw 0 0
-disk /mnt/disk ext4 rw 0 0
-nested /mnt/disk/cloud fuse rw 0 0
-over /mnt/over fuse.fuse-overlayfs rw 0 0
-old /mnt/hidden fuse rw 0 0
-new /mnt/hidden ext4 rw 0 0
-ntfs /mnt/ntfs fuseblk rw 0 0
-"""
-
-
-@pytest.fixture(autouse=True)
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the kernel says of its mounts."""
-    file = tmp_path / "mounts"
-    file.write_text(MOUNTS)
-    monkeypatch.setattr(mounts, "_MOUNTS", file)
-    monkeypatch.delenv("COLAB_KERAS_BG_MOUNTED_FOLDERS", raising=False)
-    return file
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/content/drive/MyDrive/runs/a", True),
-        ("/content/drive", True),
-        ("/content/driveway/a", False),
-        ("/content/a", False),
-        ("/mnt/my bucket/a", True),
-        ("/mnt/disk/a", False),
-        ("/mnt/disk/cloud/a", True),
-        ("/mnt/disk/cloudy", False),
-        ("/mnt/over/a", False),
-        ("/mnt/hidden/a", False),
-        ("/mnt/ntfs/a", False),
-        ("/a", False),
-    ],
-)
-def test_which_folders_are_mounted(path: str, expected: bool) -> None:
-    """The longest mount point counts, and of two at one point the later."""
-    assert is_mounted_folder(Path(path)) == expected
-
-
-def test_folders_that_the_environment_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Path
-) -> None:
-    """They are mounted if they are there; /content/drive, if it is mounted."""
-    folder = tmp_path / "cloud"
-    names = f"/x:{folder}"
-    monkeypatch.setenv("COLAB_KERAS_BG_MOUNTED_FOLDERS", names)
-    assert is_mounted_folder(folder / "runs")
-    assert not is_there(folder / "runs")
-    folder.mkdir()
-    assert is_there(folder / "runs")
-    drive = Path("/content/drive/MyDrive/a")
-    assert is_there(drive)
-    kernel.write_text("overlay / overlay rw 0 0\n")
-    assert is_mounted_folder(drive)
-    assert not is_there(drive)
 
 
 class Mount:
@@ -93,7 +33,7 @@ class Mount:
     def __init__(self, path: Path) -> None:
         self.is_there = True
         self.storage = MountedStorage(
-            path, is_there=lambda: self.is_there, patience_secs=0.2
+            path, is_there=lambda: self.is_there, patience_secs=30.0
         )
 
 
@@ -175,10 +115,16 @@ def test_what_a_mount_answers(
 class Hanging:
     """Has a call of `os` hang until it is released."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def __init__(
+        self,
+        storage: MountedStorage,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+    ) -> None:
         self.released = threading.Event()
         self.entered = 0
         real = getattr(os, name)
+        storage._patience.secs = 0.5
 
         def hangs(*arguments: object, **named: object) -> object:
             if threading.current_thread().name == "a call that may hang":
@@ -190,9 +136,9 @@ class Hanging:
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
+def hanging(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hanging]:
     """The rename at the end of writing hangs."""
-    made = Hanging(monkeypatch, "rename")
+    made = Hanging(mount.storage, monkeypatch, "rename")
     yield made
     made.released.set()
 
@@ -233,34 +179,6 @@ def test_a_late_success_is_known_again(mount: Mount, hanging: Hanging) -> None:
     assert mount.storage.read("c") == b"1"
 
 
-def test_progress_is_no_hanging() -> None:
-    """However long it takes: as long as it gets on, it is waited for."""
-    now = 0.0
-    patience = Patience(5.0, clock=lambda: now)
-
-    def slow() -> str:
-        nonlocal now
-        for _ in range(100):
-            now += 4.0
-            patience.beat()
-        return "done"
-
-    assert patience.call(slow) == "done"
-
-    released = threading.Event()
-
-    def stuck() -> None:
-        nonlocal now
-        now += 100.0
-        released.wait(30)
-
-    with pytest.raises(HangsError):
-        patience.call(stuck)
-    released.set()
-    until(lambda: not patience._hanging[0].is_alive(), what="it is back")
-    assert patience.call(lambda: 3) == 3
-
-
 def test_what_is_deleted_is_emptied_under_no_objects_name(
     mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +201,245 @@ def test_what_is_deleted_is_emptied_under_no_objects_name(
     assert list(mount.storage.list()) == []
     assert mount.storage.sweep("a")
     assert not (Path(mount.storage.describe()) / "a").exists()
+
+
+def test_slow_chunks_are_not_a_mount_that_hangs(tmp_path: Path) -> None:
+    """Neither are those that somebody else holds back for the bandwidth."""
+    now = 0.0
+
+    def passes(_: float) -> None:
+        nonlocal now
+        now += 100.0
+        threading.Event().wait(0.35)  # Long enough to be looked at.
+
+    storage = MountedStorage(
+        tmp_path,
+        is_there=lambda: True,
+        patience_secs=5.0,
+        pace=Pace(1.0, clock=lambda: 0.0, sleep=passes),
+    )
+    storage._patience._clock = lambda: now
+
+    def chunks() -> Iterator[bytes]:
+        yield b"1"
+        passes(0)
+        yield b"2"
+
+    assert storage.create("a", chunks()).size_bytes == 2
+    assert storage.read("a") == b"12"
+
+
+def test_what_is_given_up_is_not_finished_with_other_bytes(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was told of a failure may use the memory again."""
+    hanging = Hanging(mount.storage, monkeypatch, "write")
+    buffer = bytearray(b"old")
+    asked: list[int] = []
+
+    def chunks() -> Iterator[memoryview]:
+        for number in range(9):
+            asked.append(number)
+            yield memoryview(buffer)
+
+    with pytest.raises(StorageUnavailableError, match="hangs"):
+        mount.storage.create("c", chunks())
+    buffer[:] = b"new"
+    hanging.released.set()
+    until(lambda: readable(mount.storage), what="it answers again")
+    assert not mount.storage.exists("c")
+    assert asked == [0]
+    names = [p.name for p in Path(mount.storage.describe()).iterdir()]
+    assert names == ["a"]
+
+
+@pytest.mark.parametrize("name", ["fsync", "close"])
+def test_what_is_given_up_before_its_end_does_not_come(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where it can still be helped: what hung was not the last step."""
+    hanging = Hanging(mount.storage, monkeypatch, name)
+    with pytest.raises(StorageUnavailableError, match="hangs"):
+        mount.storage.replace("a/b", b"new")
+    hanging.released.set()
+    until(lambda: readable(mount.storage), what="it answers again")
+    hanging = Hanging(mount.storage, monkeypatch, name)
+    with pytest.raises(StorageUnavailableError, match="hangs"):
+        mount.storage.create("c", [b"1"])
+    hanging.released.set()
+    until(lambda: readable(mount.storage), what="it answers again")
+    assert mount.storage.read("a/b") == b"123"
+    assert not mount.storage.exists("c")
+
+
+def test_what_cannot_be_looked_at_is_not_written_over(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of which the mount cannot tell is not taken to be free."""
+    real, asked = os.lstat, []
+
+    def fails(path: str | Path) -> os.stat_result:
+        if Path(path).name == "b":
+            asked.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path)
+
+    monkeypatch.setattr(os, "lstat", fails)
+    with pytest.raises(StorageUnavailableError, match="input/output"):
+        mount.storage.create("a/b", [b"other"])
+    monkeypatch.undo()
+    assert asked
+    assert mount.storage.read("a/b") == b"123"
+
+
+def test_of_the_threads_of_one_process_one_creates(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However late each looks, and without hard links."""
+    together = threading.Barrier(8)
+    real = os.fsync
+
+    def late(handle: int) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.1)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", late)
+    slow = os.rename
+
+    def renames(source: Path, target: Path) -> None:
+        threading.Event().wait(0.01)
+        slow(source, target)
+
+    monkeypatch.setattr(os, "rename", renames)
+
+    def create(number: int) -> bool:
+        try:
+            mount.storage.create("c", [b"%d" % number])
+        except ObjectExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(create, range(8)))
+    assert created.count(True) == 1
+    assert mount.storage.read("c") == b"%d" % created.index(True)
+
+
+READS = {
+    "read": lambda storage: storage.read("a/b"),
+    "range": lambda storage: storage.read_range("a/b", 0, 3),
+    "map": lambda storage: bytes(storage.map("a/b")),
+}
+
+
+@pytest.mark.parametrize("reads", READS)
+def test_deleted_while_it_is_read(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    """Whose file is emptied meanwhile reads no empty object."""
+    other = MountedStorage(mount.storage.describe(), is_there=lambda: True)
+    once(monkeypatch, "pread", lambda: other.delete("a/b"))
+    with pytest.raises(ObjectNotFoundError):
+        READS[reads](mount.storage)
+
+
+@pytest.mark.parametrize("reads", READS)
+def test_deleted_and_made_anew_while_it_is_read(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch, reads: str
+) -> None:
+    """Then the new one is read."""
+    other = MountedStorage(mount.storage.describe(), is_there=lambda: True)
+
+    def anew() -> None:
+        other.delete("a/b")
+        other.create("a/b", [b"456"])
+
+    once(monkeypatch, "pread", anew)
+    assert READS[reads](mount.storage) == b"456"
+
+
+def test_progress_is_no_hanging(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large object may take as long as it does, if it gets on."""
+    now = 0.0
+    mount.storage._patience._clock = lambda: now
+    mount.storage._patience.secs = 0.2
+    monkeypatch.setattr(mounted, "_BLOCK_BYTES", 10)
+
+    def slowly(name: str) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments: object) -> object:
+            nonlocal now
+            now += 0.15  # Of 0.2 that are allowed.
+            threading.Event().wait(0.05)
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, call)
+
+    slowly("write")
+    slowly("pread")
+    content = b"0123456789" * 10
+    assert mount.storage.create("c", [content]).size_bytes == 100
+    assert mount.storage.read("c") == content
+
+
+def test_replaced_while_it_is_read(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large object, too, is the old one or the new, whole."""
+    other = MountedStorage(mount.storage.describe(), is_there=lambda: True)
+    size = 3 * mounted._BLOCK_BYTES
+    other.replace("c", b"1" * size)
+    once(
+        monkeypatch,
+        "pread",
+        lambda: other.replace("c", b"2" * size),
+        number=2,
+    )
+    assert mount.storage.read("c") in (b"1" * size, b"2" * size)
+    once(monkeypatch, "pread", lambda: other.replace("c", b"3"))
+    assert mount.storage.read("c") == b"3"
+
+
+def test_one_that_gives_less_than_it_was_asked_for(
+    mount: Mount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for the rest."""
+    real = os.pread
+    monkeypatch.setattr(os, "pread", lambda h, n, at: real(h, min(n, 1), at))
+    assert mount.storage.read("a/b") == b"123"
+    assert mount.storage.read_range("a/b", 1, 2) == b"23"
+    assert mount.storage.read_range("a/b", 1, 9) == b"23"
+
+
+def once(
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    what: Callable[[], object],
+    *,
+    number: int = 1,
+) -> None:
+    """Has something happen right before a call of `os`."""
+    real, calls = getattr(os, name), 0
+
+    def call(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            what()
+        return real(*arguments)
+
+    monkeypatch.setattr(os, name, call)
+
+
+def test_an_error_is_not_its_own_cause(mount: Mount) -> None:
+    """What needs no other words is raised as it is."""
+    with pytest.raises(ObjectNotFoundError) as caught:
+        mount.storage.read("x")
+    assert caught.value.__cause__ is None
 
 
 def test_it_says_what_it_cannot(mount: Mount) -> None:
