@@ -22,6 +22,7 @@ from typing import Any
 PEERS = ["none", "ours", "BackupAndRestore", "OrbaxCheckpoint"]
 SIZES_MB = [10, 100, 300, 1000, 4000]
 NUMBERS = [12, 300, 3000, 10_000]
+STATES = ["answers", "hangs", "fails", "gone"]
 KEPT = [2, 30, 300, 1000]
 
 
@@ -188,6 +189,20 @@ def shipping(megabytes: int) -> None:
     )
 
 
+def in_trouble(megabytes: int) -> None:
+    """Saves of a run in a bucket, whatever becomes of that."""
+    names = ["none", "ours", *(f"bucket {state}" for state in STATES)]
+    one = measured("saving", megabytes, 300, 3, ",".join(names))
+    print(f"A save of {one['megabytes']:.0f} MB while the bucket ...\n")
+    table(
+        ["", "blocked a save, ms"],
+        [
+            [name, f"{median(one['peers'][name], 'blocked_ms'):.1f}"]
+            for name in names[1:]
+        ],
+    )
+
+
 def plot(found: Sequence[Mapping[str, Any]], where: Path) -> None:
     """Blocked time over the size of the state, if there is matplotlib."""
     try:
@@ -243,6 +258,7 @@ def main() -> None:
     restoring([size for size in sizes if size <= 1000])
     going_back()
     shipping(128 if quick else 512)
+    in_trouble(100 if quick else 300)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import keras
 import numpy as np
 
 import colab_keras_bg as bg
+from colab_keras_bg.testing.loopback_gcs import Fault, LoopbackGcs
 
 STEPS_BETWEEN = 4
 SAVES = 4
@@ -148,12 +149,34 @@ def _manager_callback(directory: Path) -> Any:
 
 
 @contextmanager
+def far_away(state: str, directory: Path) -> Iterator[list[Any]]:
+    """Ours, with the run in a bucket that answers, hangs, fails or is gone."""
+    with LoopbackGcs.spawn("--no_md5") as server:
+        os.environ |= server.environment
+        os.environ["COLAB_KERAS_BG_SPOOLS"] = str(directory / "spools")
+        run = bg.Run("gs://bucket/runs/a", save_freq=STEPS_BETWEEN)
+        with run:
+            if state == "hangs":
+                server.faults.add(Fault(kind="stall", times=None))
+            elif state == "fails":
+                server.faults.add(Fault(status=503, times=None))
+            elif state == "gone":
+                server.stop()
+            yield [*run.callbacks(), Between(run.saves.wait)]
+            server.start()
+            server.faults.clear()  # Closing the run waits for it.
+
+
+@contextmanager
 def callbacks_of(peer: str, directory: Path) -> Iterator[list[Any]]:
     """The callbacks that save every few steps."""
     if peer == "ours":
         run = bg.Run(directory / "run", save_freq=STEPS_BETWEEN)
         with run:
             yield [*run.callbacks(), Between(run.saves.wait)]
+    elif peer.startswith("bucket "):
+        with far_away(peer.removeprefix("bucket "), directory) as callbacks:
+            yield callbacks
     elif peer == "BackupAndRestore":
         yield [
             keras.callbacks.BackupAndRestore(

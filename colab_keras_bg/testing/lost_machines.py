@@ -33,15 +33,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from colab_keras_bg.cli import exit_status
 from colab_keras_bg.testing.loopback_drive import LoopbackDrive
 from colab_keras_bg.testing.loopback_gcs import LoopbackGcs
 from colab_keras_bg.testing.mounted_folder import MountedFolder
 
-__all__ = ["LostMachines", "main"]
+__all__ = ["LostMachines", "far_end", "main"]
 
 _SPOOLS = "COLAB_KERAS_BG_SPOOLS"
-# Where the run is, once `export` and `verify` are asked for it.
+_DONE = 0  # The exit status.
 _PATIENCE_SECS = 600.0
 
 
@@ -97,7 +96,7 @@ class LostMachines:
         while process.poll() is None and time.monotonic() < give_up:
             time.sleep(0.02)
         status = process.poll()
-        if status == exit_status.DONE:
+        if status == _DONE:
             return False
         if status is not None:
             self.wrong.append(f"an attempt ended with {status}: {self._log()}")
