@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ __all__ = ["FileSystem", "PosixFileSystem"]
 
 # What file systems answer that sync files and have no call for directories.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP})
+_naming = threading.Lock()
 
 
 class FileSystem(Protocol):
@@ -102,10 +104,15 @@ class PosixFileSystem:
             raise
         except OSError:
             # FUSE mounts have no hard links (Errno 38 or 95 or 1). The name
-            # is checked first; two writers at once are kept apart above.
-            if os.path.lexists(target):
-                raise FileExistsError(str(target)) from None
-            os.rename(source, target)
+            # is looked at first, one thread at a time; two processes at once
+            # are kept apart above.
+            with _naming:
+                try:
+                    os.lstat(target)
+                except FileNotFoundError:  # Other errors leave it open.
+                    os.rename(source, target)
+                else:
+                    raise FileExistsError(str(target)) from None
 
     def replace(self, source: Path, target: Path) -> None:
         """See `FileSystem.replace`."""
