@@ -17,26 +17,26 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from colab_keras_bg.errors import (
     ConflictError,
+    NoSpaceError,
     ObjectExistsError,
     ObjectNotFoundError,
     StorageRefusedError,
     StorageUnavailableError,
 )
-from colab_keras_bg.storage.drive_found import Found, Sums, any_of
+from colab_keras_bg.storage.drive_found import Found, Sums
 from colab_keras_bg.storage.interface import (
     Capabilities,
     ObjectInfo,
     Storage,
     check_name,
     check_prefix,
-    is_name,
 )
 from colab_keras_bg.storage.pace import Pace
 
@@ -44,6 +44,7 @@ try:
     from colab_keras_bg.storage.drive_errors import AbsentError
     from colab_keras_bg.storage.drive_files import DriveFiles
     from colab_keras_bg.storage.drive_folders import DriveFolders
+    from colab_keras_bg.storage.drive_names import DriveNames
 except ModuleNotFoundError as _error:  # pragma: no cover - another environment
     raise StorageRefusedError(
         "drive://",
@@ -55,8 +56,9 @@ __all__ = ["DriveStorage"]
 
 _ENDPOINT = "COLAB_KERAS_BG_DRIVE_ENDPOINT"
 _SMALL_BYTES = 1 << 20
-_FOLDERS_AT_ONCE = 20
 _QUOTA_SECS = 60.0
+_TRIES = 3
+_LOCKS = 64
 
 
 class DriveStorage(Storage):
@@ -74,6 +76,7 @@ class DriveStorage(Storage):
         endpoint: str | None = None,
         credentials: Any = None,
         pace: Pace | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes an address; nothing is asked yet.
 
@@ -86,6 +89,7 @@ class DriveStorage(Storage):
                 environment's COLAB_KERAS_BG_DRIVE_ENDPOINT is taken, too.
             credentials: Those of google-auth; the environment's if None.
             pace: Lets what is sent go; None for as fast as can be.
+            clock: Seconds that only grow.
 
         Raises:
             StorageRefusedError: If there are no credentials.
@@ -98,12 +102,17 @@ class DriveStorage(Storage):
             pace=pace,
         )
         self.traffic = self._files.traffic
-        self._folders = DriveFolders(self._files, self._url, folder, path)
-        self._known: dict[str, str] = {}  # Ids of files, by name.
+        self._folders = DriveFolders(
+            self._files, self._url, folder, path, clock=clock
+        )
+        self._names = DriveNames(
+            self._files, self._folders, self._url, clock=clock
+        )
         # Ids of which the answer was lost, by name and MD5.
         self._tried: dict[tuple[str, str], str] = {}
         self._free: tuple[float, int | None] | None = None
-        self._lock = threading.RLock()
+        self._clock = clock
+        self._locks = [threading.RLock() for _ in range(_LOCKS)]
 
     @property
     def capabilities(self) -> Capabilities:
@@ -128,80 +137,64 @@ class DriveStorage(Storage):
         with tempfile.SpooledTemporaryFile(max_size=_SMALL_BYTES) as file:
             for chunk in chunks:
                 file.write(chunk)
-            return self._create(name, file)  # type: ignore[arg-type]
+            with self._locked(name):
+                return self._create(name, file)  # type: ignore[arg-type]
 
     def upload(self, name: str, path: Path) -> ObjectInfo:
         """See `Storage.upload`."""
         check_name(name)
-        with path.open("rb") as file:
+        with path.open("rb") as file, self._locked(name):
             return self._create(name, file)
 
     def replace(self, name: str, content: bytes) -> ObjectInfo:
         """See `Storage.replace`."""
-        found = self._find(check_name(name))
-        if found is None:
-            with contextlib.suppress(ObjectExistsError):
-                return self._create(name, BytesIO(content))
-            found = self._existing(name)
-        try:
-            file = BytesIO(content)
-            made = self._files.upload(
-                file, Sums.of(file), id=found.id, name=name, parent=None
-            )
-        except AbsentError:
-            self._forget()
-            raise StorageUnavailableError(
-                f"{name!r} was deleted in {self._url} while it was replaced"
-            ) from None
-        return self._info(name, self._checked(made))
+        with self._locked(name):
+            found = self._names.known(name) or self._find(name, surely=False)
+            if found is None:
+                with contextlib.suppress(ObjectExistsError):
+                    return self._create(name, BytesIO(content))
+                found = self._existing(name)
+            return self._info(name, self._changed(name, found, content))
 
     def swap(
         self, name: str, content: bytes, *, expected: bytes | None
     ) -> ObjectInfo:
         """See `Storage.swap`; two at the same moment are not kept apart."""
-        check_name(name)
-        present: bytes | None = None
-        with contextlib.suppress(ObjectNotFoundError):
-            present = self.read(name)
-        if present not in (expected, content):
-            raise ConflictError(name, where=self._url)
-        made = self.replace(name, content)
-        if self.read(name) != content:
-            raise ConflictError(name, where=self._url)
-        return made
+        with self._locked(name):
+            # Not what is known: another may have made an older one.
+            found = next(iter(self._names.all(name)), None)
+            present = None if found is None else self._content(name, found)
+            if found and present == content:
+                return self._info(name, found)
+            if present != expected:
+                raise ConflictError(name, where=self._url)
+            if found is None:
+                try:
+                    return self._create(name, BytesIO(content))
+                except ObjectExistsError:
+                    raise ConflictError(name, where=self._url) from None
+            made = self._changed(name, found, content)
+            now = self._find(name)
+            if now is None or (now.id, now.md5) != (made.id, made.md5):
+                raise ConflictError(name, where=self._url)
+            return self._info(name, made)
 
     def append(self, name: str, content: bytes, *, at: int) -> ObjectInfo:
         """See `Storage.append`; all of it is sent again."""
-        check_name(name)
-        present = b""
-        is_there = self.exists(name)
-        if is_there:
-            present = self.read(name)
-        if (
-            is_there
-            and present[at:] == content
-            and (len(present) == at + len(content))
-        ):
-            return self.info(name)
-        if len(present) != at:
-            raise ConflictError(name, where=self._url)
-        return self.replace(name, present + content)
+        with self._locked(name):
+            found = self._find(name)
+            present = b"" if found is None else self._content(name, found)
+            is_done = len(present) == at + len(content)
+            if found and is_done and present[at:] == content:
+                return self._info(name, found)
+            if len(present) != at:
+                raise ConflictError(name, where=self._url)
+            return self.replace(name, present + content)
 
     def read(self, name: str) -> bytes:
         """See `Storage.read`; compared with the MD5 that Drive tells."""
         check_name(name)
-        for _ in range(3):  # It may be replaced between the two requests.
-            found = self._existing(name)
-            try:
-                content = self._files.download(found.id)
-            except AbsentError:
-                self._forget()
-                continue
-            if _md5_of(content) == found.md5:
-                return content
-        raise StorageUnavailableError(
-            f"{self._url} has not sent {name!r} as it says that it is"
-        )
+        return self._content(name, self._existing(name))
 
     def read_range(self, name: str, start: int, size_bytes: int) -> bytes:
         """See `Storage.read_range`."""
@@ -213,8 +206,10 @@ class DriveStorage(Storage):
         try:
             content = self._files.download(found.id, start, wanted)
         except AbsentError:
-            self._forget()
-            raise ObjectNotFoundError(name, where=self._url) from None
+            self._names.forget(name)
+            raise StorageUnavailableError(
+                f"{name!r} was removed from {self._url} while it was read"
+            ) from None
         if len(content) != wanted:
             raise StorageUnavailableError(
                 f"{self._url} has sent {len(content)} bytes of {name!r} "
@@ -232,71 +227,119 @@ class DriveStorage(Storage):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `Storage.list`; a request for every twenty folders."""
-        path = check_prefix(prefix).rpartition("/")[0]
-        start = self._folders.at(path)
-        if start is None:
-            return
-        waiting = {start: f"{path}/" if path else ""}
-        while waiting:
-            some = dict(list(waiting.items())[:_FOLDERS_AT_ONCE])
-            for name, found in sorted(self._children(some).items()):
-                if found.is_folder:
-                    self._folders.know(name, found.id)
-                    if f"{name}/".startswith(prefix) or prefix.startswith(
-                        f"{name}/"
-                    ):
-                        waiting[found.id] = f"{name}/"
-                elif found.size_bytes is not None and name.startswith(prefix):
-                    yield self._info(name, found)
-            for id in some:
-                del waiting[id]
+        for name, found in self._names.below(check_prefix(prefix)):
+            yield self._info(name, found[0])
 
     def delete(self, name: str) -> None:
         """See `Storage.delete`; for good, and younger ones of the name, too."""
-        found = self._same(check_name(name))
-        self._forget(name)
-        if not found:
-            raise ObjectNotFoundError(name, where=self._url)
-        for one in sorted(found, key=lambda f: f.age, reverse=True):
-            with contextlib.suppress(AbsentError):
-                self._files.delete(one.id)
+        with self._locked(name):
+            found = self._names.all(name)
+            self._names.forget(name)
+            if not found:
+                raise ObjectNotFoundError(name, where=self._url)
+            # So that no younger one ever counts.
+            for one in reversed(found):
+                self._remove(one.id)
+
+    def sweep(self, prefix: str = "") -> tuple[str, ...]:
+        """See `Storage.sweep`: younger files of a name, which never count."""
+        super().sweep(prefix)
+        swept = []
+        for name, found in self._names.below(f"{prefix}/" if prefix else ""):
+            for one in found[1:]:
+                self._remove(one.id)
+                swept.append(name)
+        return tuple(swept)
 
     def free_bytes(self) -> int | None:
         """See `Storage.free_bytes`; asked once a minute."""
-        now = time.monotonic()
+        now = self._clock()
         if self._free is None or now - self._free[0] > _QUOTA_SECS:
-            self._free = now, self._files.free_bytes()
+            free = None
+            with contextlib.suppress(StorageUnavailableError):
+                free = self._files.free_bytes()
+            self._free = now, free
         return self._free[1]
 
     def close(self) -> None:
         """See `Storage.close`."""
         self._files.close()
 
-    # Files.
-
     def _create(self, name: str, file: BinaryIO) -> ObjectInfo:
         sums = Sums.of(file)
         attempt = (name, sums.md5)
         tried = self._tried.get(attempt)
-        present = self._find(name)
+        present = self._find(name, surely=False)
         if present is not None and present.id != tried:
             raise ObjectExistsError(name, where=self._url)
-        path, _, last = name.rpartition("/")
-        parent = self._folders.made(path)
-        id = self._tried.setdefault(attempt, tried or self._files.new_id())
-        made = self._files.upload(file, sums, id=id, name=last, parent=parent)
-        if made.trashed:
-            self._tried.pop(attempt, None)
-        self._checked(made)
-        same = self._same(name)
+        made = self._made(name, file, sums, attempt)
+        same = self._names.all(name, surely=False)
         first = min([*same, made], key=lambda one: one.age)
         self._tried.pop(attempt, None)
-        if first.id != id:  # Another was quicker.
-            with contextlib.suppress(AbsentError):
-                self._files.delete(id)
+        self._names.learn(name, first, listed=True)
+        if first.id != made.id:  # Another was quicker.
+            self._remove(made.id)
             raise ObjectExistsError(name, where=self._url)
-        self._known[name] = id
         return self._info(name, made)
+
+    def _made(
+        self, name: str, file: BinaryIO, sums: Sums, attempt: tuple[str, str]
+    ) -> Found:
+        path, _, last = name.rpartition("/")
+        for _ in range(_TRIES):
+            # A second try that finds the id used knows that it was the first.
+            id = self._tried.get(attempt) or self._files.new_id()
+            self._tried[attempt] = id
+            try:
+                parent = self._folders.made(path)[0]
+                made = self._files.upload(
+                    file, sums, id=id, name=last, parent=parent
+                )
+            except AbsentError:
+                self._names.forget()  # The folder is made anew.
+                continue
+            except (NoSpaceError, StorageRefusedError):
+                self._tried.pop(attempt, None)
+                raise
+            if not made.trashed:
+                return made
+            del self._tried[attempt]
+            self._remove(id)
+            self._names.forget()
+        raise self._removed(name)
+
+    def _changed(self, name: str, found: Found, content: bytes) -> Found:
+        """A file with other content."""
+        file = BytesIO(content)
+        try:
+            made = self._files.upload(
+                file, Sums.of(file), id=found.id, name=name, parent=None
+            )
+        except AbsentError:
+            raise self._removed(name) from None
+        if made.trashed:
+            raise self._removed(name)
+        self._names.learn(name, made)
+        return made
+
+    def _content(self, name: str, found: Found) -> bytes:
+        """The content of a file of which something is known."""
+        for _ in range(_TRIES):  # It may be replaced meanwhile.
+            with contextlib.suppress(AbsentError):
+                content = self._files.download(found.id)
+                if _md5_of(content) == found.md5:
+                    return content
+                now = self._existing(name)
+                if (_md5_of(content), found.id) == (now.md5, now.id):
+                    return content
+            self._names.forget(name)
+            found = self._existing(name)
+        raise StorageUnavailableError(
+            f"{self._url} has not sent {name!r} as it says that it is"
+        )
+
+    def _find(self, name: str, *, surely: bool = True) -> Found | None:
+        return self._names.find(check_name(name), surely=surely)
 
     def _existing(self, name: str) -> Found:
         found = self._find(name)
@@ -304,66 +347,21 @@ class DriveStorage(Storage):
             raise ObjectNotFoundError(name, where=self._url)
         return found
 
-    def _find(self, name: str) -> Found | None:
-        """The file of a name that counts; None if there is none."""
-        known = self._known.get(name)
-        if known is not None:
-            with contextlib.suppress(AbsentError):
-                found = self._files.get(known)
-                if not found.trashed:
-                    return found
-            self._forget()  # Somebody has moved or deleted things.
-        same = self._same(name)
-        if not same:
-            return None
-        found = min(same, key=lambda one: one.age)
-        self._known[name] = found.id
-        return found
+    def _remove(self, id: str) -> None:
+        with contextlib.suppress(AbsentError):
+            self._files.delete(id)
 
-    def _same(self, name: str) -> Sequence[Found]:
-        """All files of a name."""
-        path, _, last = name.rpartition("/")
-        parent = self._folders.at(path)
-        if parent is None:
-            return []
-        found = self._folders.named(last, parent)
-        return [one for one in found if one.size_bytes is not None]
+    def _removed(self, name: str) -> StorageUnavailableError:
+        """What to say of a folder that is gone; a next try makes it."""
+        self._names.forget()
+        return StorageUnavailableError(
+            f"{name!r} was not written to {self._url}: its folder was removed "
+            "meanwhile"
+        )
 
-    def _children(self, folders: dict[str, str]) -> dict[str, Found]:
-        """What lies in folders, by name; of several, the oldest."""
-        query = f"{any_of(list(folders))} and trashed = false"
-        oldest: dict[str, Found] = {}
-        try:
-            for found in self._files.find(query):
-                name = folders.get(found.parent, "") + found.name
-                if not is_name(name) or found.parent not in folders:
-                    continue
-                if name not in oldest or found.age < oldest[name].age:
-                    oldest[name] = found
-        except AbsentError:
-            self._forget()
-            raise StorageUnavailableError(
-                f"a folder in {self._url} was deleted while it was listed"
-            ) from None
-        return oldest
-
-    def _checked(self, made: Found) -> Found:
-        """The same, if it did not land in the trash."""
-        if made.trashed:
-            self._forget()
-            raise StorageUnavailableError(
-                f"the folder {self._url} was put in the trash; it is made anew"
-            )
-        return made
-
-    def _forget(self, name: str | None = None) -> None:
-        """Forgets where a file is; or where anything is."""
-        with self._lock:
-            if name is not None:
-                self._known.pop(name, None)
-                return
-            self._known.clear()
-            self._folders.forget()
+    def _locked(self, name: str) -> threading.RLock:
+        """Keeps two threads from writing one name, and few other names."""
+        return self._locks[hash(check_name(name)) % len(self._locks)]
 
     @staticmethod
     def _info(name: str, found: Found) -> ObjectInfo:

@@ -48,6 +48,8 @@ _PASSING = frozenset(
         "internalError",
     }
 )
+# What credentials are not for, whoever's they are.
+_NARROW = frozenset({"insufficientPermissions", "insufficientScopes"})
 _TRANSPORT = (
     httplib2.HttpLib2Error,
     http.client.HTTPException,
@@ -92,6 +94,8 @@ def translated(where: str, name: str) -> Iterator[None]:
     except auth.TransportError as error:
         raise _passing(where, error) from error
     except auth.GoogleAuthError as error:
+        if getattr(error, "retryable", False):
+            raise _passing(where, error) from error
         raise StorageRefusedError(
             where,
             cause=f"the credentials are not accepted or have expired ({error})",
@@ -124,6 +128,10 @@ def _of(error: HttpError, where: str, name: str) -> Exception:
             where, cause="the credentials are not accepted", advice=LOGIN
         )
     if status == 403 and not reasons & _PASSING:
+        if reasons & _NARROW:
+            return StorageRefusedError(
+                where, cause="the credentials are not for Drive", advice=LOGIN
+            )
         return StorageRefusedError(
             where,
             cause=f"access is denied ({message:.200})",

@@ -1,18 +1,20 @@
 """The few requests that a storage on Google Drive is made of.
 
-Invariant: a file is made under an id that was asked for before, so that a
-second try makes no second file; what has arrived is compared, by size and
-MD5, with what was sent. The client's own retries are off, but for a resumable
-upload, which goes on where it was.
+Invariant: what is made has an id that was asked for before, so that a second
+try makes no second file; what has arrived is compared, by size and MD5, with
+what was sent, and removed if it is something else. Nothing is tried again
+here but the parts of a large file, which goes on where it was.
 
 Source: https://developers.google.com/workspace/drive/api/reference/rest/v3
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -28,6 +30,7 @@ from googleapiclient.http import MediaIoBaseUpload
 from colab_keras_bg.errors import StorageRefusedError, StorageUnavailableError
 from colab_keras_bg.storage.drive_errors import (
     LOGIN,
+    AbsentError,
     TakenError,
     translated,
 )
@@ -41,11 +44,12 @@ __all__ = ["DriveFiles"]
 _SCOPES = ("https://www.googleapis.com/auth/drive",)
 _ONE_REQUEST_BYTES = 4 << 20  # Up to here an upload is one request.
 _CHUNK_BYTES = 8 << 20  # A multiple of 256 KiB; held in memory.
-_BLOCK_BYTES = 1 << 20
 _IDS_AT_ONCE = 50
-# How often a chunk is tried again before the whole is given up.
-_TRIES = 5
-_FIELDS = "id,name,mimeType,parents,size,md5Checksum,createdTime,trashed"
+# Before a chunk is tried again; then the whole is given up.
+_WAITS_SECS = (0.0, 0.2, 0.6, 1.8, 5.4)
+_FIELDS = (
+    "id,name,mimeType,parents,size,md5Checksum,createdTime,trashed,driveId"
+)
 _EVERYWHERE = {"supportsAllDrives": True}
 
 
@@ -54,6 +58,8 @@ class DriveFiles:
 
     Attributes:
         traffic: How much was asked so far.
+        drive: The id of the shared drive that lists are of; None for those of
+            the account.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class DriveFiles:
         endpoint: str | None = None,
         credentials: Any = None,
         pace: Pace | None = None,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Gets ready; only credentials are looked for.
 
@@ -72,13 +79,15 @@ class DriveFiles:
                 nobody logs in, unless credentials are given.
             credentials: Those of google-auth; the environment's if None.
             pace: Lets what is sent go.
+            sleep: Waits so many seconds.
 
         Raises:
             StorageRefusedError: If there are no credentials.
         """
         self._where = where
         self.traffic = Traffic()
-        self._pace = pace or Pace()
+        self.drive: str | None = None
+        self._pace, self._sleep = pace or Pace(), sleep
         document = json.loads(get_static_doc("drive", "v3"))
         if endpoint:
             document["rootUrl"] = f"{endpoint}/"
@@ -92,11 +101,12 @@ class DriveFiles:
                 ) from error
         self._credentials = credentials
         self._of_thread = threading.local()
+        self._opened: list[Any] = []
+        self._lock = threading.RLock()
         drive = build_from_document(document, http=self._http())
         self._files, self._drives = drive.files(), drive.drives()
         self._about = drive.about()
         self._ids: list[str] = []
-        self._lock = threading.Lock()
 
     def new_id(self) -> str:
         """An id for a new file, which makes a second try harmless."""
@@ -120,26 +130,38 @@ class DriveFiles:
         )
         return Found.of(told)
 
-    def find(self, query: str) -> Iterator[Found]:
+    def find(self, query: str, *, everywhere: bool = False) -> Iterator[Found]:
         """All files that a query is true of, page by page.
 
         Args:
             query: In the language of `files.list`.
+            everywhere: Whether not only in `drive`.
+
+        Raises:
+            AbsentError: If a folder that it names is not there.
         """
+        where = {}
+        if self.drive and not everywhere:
+            where = {"corpora": "drive", "driveId": self.drive}
         token: str | None = None
         while True:
             told = self._asked(
                 self._files.list(
                     q=query,
-                    fields=f"nextPageToken,files({_FIELDS})",
+                    fields=f"nextPageToken,incompleteSearch,files({_FIELDS})",
                     pageSize=1000,
                     pageToken=token,
                     spaces="drive",
                     includeItemsFromAllDrives=True,
                     **_EVERYWHERE,
+                    **where,
                 ),
                 "a list",
             )
+            if told.get("incompleteSearch"):
+                raise StorageUnavailableError(
+                    f"{self._where} has listed only a part of what there is"
+                )
             yield from map(Found.of, told.get("files", ()))
             token = told.get("nextPageToken")
             if not token:
@@ -147,23 +169,33 @@ class DriveFiles:
 
     def shared_drive(self, name: str) -> str | None:
         """The id of a shared drive; None if there is none of that name."""
-        told = self._asked(self._drives.list(pageSize=100), "shared drives")
-        for drive in told.get("drives", ()):
-            if name in (drive.get("name"), drive.get("id")):
-                return str(drive["id"])
-        return None
+        token: str | None = None
+        while True:
+            told = self._asked(
+                self._drives.list(pageSize=100, pageToken=token),
+                "shared drives",
+            )
+            for drive in told.get("drives", ()):
+                if name in (drive.get("name"), drive.get("id")):
+                    return str(drive["id"])
+            token = told.get("nextPageToken")
+            if not token:
+                return None
 
     def make_folder(self, id: str, name: str, *, parent: str) -> Found:
         """Makes a folder.
 
+        Args:
+            id: Its id, which nothing else has.
+            name: Its name.
+            parent: The folder that it is made in.
+
         Raises:
-            TakenError: If the id is used.
+            AbsentError: If that is not there.
         """
         body = {"id": id, "name": name, "parents": [parent], "mimeType": FOLDER}
-        told = self._asked(
-            self._files.create(body=body, fields=_FIELDS, **_EVERYWHERE), name
-        )
-        return Found.of(told)
+        request = self._files.create(body=body, fields=_FIELDS, **_EVERYWHERE)
+        return self._settled(id, lambda: self._asked(request, name))
 
     def upload(
         self,
@@ -184,35 +216,30 @@ class DriveFiles:
             parent: The folder that it is made in; None to replace.
 
         Raises:
-            AbsentError: If what is to be replaced is not there.
+            AbsentError: If what is to be replaced, or the folder, is not there.
             StorageUnavailableError: If it has not arrived as it was sent.
         """
         file.seek(0)
         small = sums.size_bytes <= _ONE_REQUEST_BYTES
-        media = MediaIoBaseUpload(
+        media = _Chunks(
             BytesIO(file.read()) if small else file,
             mimetype="application/octet-stream",
             chunksize=_CHUNK_BYTES,
             resumable=not small,
         )
         common = {"media_body": media, "fields": _FIELDS, **_EVERYWHERE}
+        send = self._asked if small else self._sent
         if parent is None:
             request = self._files.update(fileId=id, body={}, **common)
+            found = Found.of(send(request, name))
         else:
             body = {"id": id, "name": name, "parents": [parent]}
             request = self._files.create(body=body, **common)
-        try:
-            if small:
-                self._pace.take(sums.size_bytes)
-                told = self._asked(request, name)
-            else:
-                told = self._sent(request, name)
-        except TakenError:
-            if parent is None:
-                raise
-            told = None
-        found = self.get(id) if told is None else Found.of(told)
+            found = self._settled(id, lambda: send(request, name))
         if (found.size_bytes, found.md5) != (sums.size_bytes, sums.md5):
+            if parent is not None:
+                with contextlib.suppress(AbsentError):
+                    self.delete(id)
             raise StorageUnavailableError(
                 f"{name!r} has arrived in {self._where} as {found.size_bytes} "
                 f"bytes with MD5 {found.md5}, which is not what was sent"
@@ -268,25 +295,48 @@ class DriveFiles:
         return max(0, int(quota["limit"]) - int(quota.get("usage", 0)))
 
     def close(self) -> None:
-        """Gives this thread's connection back."""
-        self._http().close()
+        """Gives the connections back, those of all threads."""
+        with self._lock:
+            opened, self._opened = self._opened, []
+        for one in opened:
+            one.close()
+        self._of_thread = threading.local()
+
+    def _settled(self, id: str, make: Callable[[], Any]) -> Found:
+        """What was made under an id, though its answer may have been lost."""
+        try:
+            return Found.of(make())
+        except TakenError:
+            return self.get(id)
+        except StorageRefusedError:
+            raise
+        except StorageUnavailableError:
+            with contextlib.suppress(AbsentError, StorageUnavailableError):
+                return self.get(id)
+            raise
 
     def _sent(self, request: Any, name: str) -> Any:
         """A resumable upload, chunk by chunk; gone on with where it was."""
         failed = 0
         while True:
-            self._pace.take(_CHUNK_BYTES)
             try:
                 with translated(self._where, name):
                     _, told = request.next_chunk(http=self._http())
                     if told is not None:
                         told = self._whole(told)
+            except AbsentError:
+                if request.resumable_uri is None:
+                    raise
+                raise StorageUnavailableError(
+                    f"{self._where} has forgotten an upload of {name!r}"
+                ) from None
             except StorageRefusedError:
                 raise
             except StorageUnavailableError:
-                failed += 1
-                if failed > _TRIES or request.resumable_uri is None:
+                if failed == len(_WAITS_SECS) or not request.resumable_uri:
                     raise
+                self._sleep(_WAITS_SECS[failed])
+                failed += 1
                 continue
             failed = 0
             if told is not None:
@@ -310,11 +360,20 @@ class DriveFiles:
         """This thread's connection: one is not for several."""
         known = getattr(self._of_thread, "http", None)
         if known is None:
-            plain = CountedHttp(self.traffic)
+            plain = CountedHttp(self.traffic, self._pace)
             known = plain
             if self._credentials is not None:
                 known = google_auth_httplib2.AuthorizedHttp(
                     self._credentials, http=plain
                 )
             self._of_thread.http = known
+            with self._lock:
+                self._opened.append(known)
         return known
+
+
+class _Chunks(MediaIoBaseUpload):
+    """Hands chunks on as bytes, which can be sent twice; not as a stream."""
+
+    def has_stream(self) -> bool:
+        return False

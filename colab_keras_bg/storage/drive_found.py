@@ -34,6 +34,7 @@ class Found:
         md5: Its MD5 in hexadecimal digits, if it has bytes.
         created: When it was made.
         trashed: Whether it, or a folder that it lies in, is in the trash.
+        drive: The id of the shared drive that it lies in; None of none.
         crc32c: Of what we have sent, and Drive has confirmed by its MD5.
     """
 
@@ -45,6 +46,7 @@ class Found:
     md5: str | None
     created: str
     trashed: bool
+    drive: str | None = None
     crc32c: str | None = None
 
     @classmethod
@@ -65,6 +67,7 @@ class Found:
             md5=told.get("md5Checksum"),
             created=str(told.get("createdTime", "")),
             trashed=told.get("trashed") is True,
+            drive=told.get("driveId"),
         )
 
     @property

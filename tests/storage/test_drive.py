@@ -120,8 +120,17 @@ def test_a_byte_that_is_wrong_on_the_way_back(
     assert retrying(storage).read_range("x", 0, 3) == b"123"
 
 
-def test_of_two_that_create_the_older_counts(server: LoopbackDrive) -> None:
+@pytest.fixture
+def ticking() -> Iterator[LoopbackDrive]:
+    """A Drive on which no two files are made at the same moment."""
+    ticks = itertools.count(1_000_000.0)
+    with LoopbackDrive(["runs"], clock=lambda: next(ticks)) as server:
+        yield server
+
+
+def test_of_two_that_create_the_older_counts(ticking: LoopbackDrive) -> None:
     """Sixteen at once: one object, for everybody, and no folder twice."""
+    server = ticking
     storages = [
         DriveStorage("runs", "deep/er", endpoint=server.url) for _ in range(16)
     ]
@@ -140,14 +149,6 @@ def test_of_two_that_create_the_older_counts(server: LoopbackDrive) -> None:
     assert made.count(True) == 1
     assert len(server.at("runs/deep/er/a/x")) == 1
     assert len(server.at("runs/deep/er")) == 1
-
-
-@pytest.fixture
-def ticking() -> Iterator[LoopbackDrive]:
-    """A Drive on which no two files are made at the same moment."""
-    ticks = itertools.count(1_000_000.0)
-    with LoopbackDrive(["runs"], clock=lambda: next(ticks)) as server:
-        yield server
 
 
 def test_duplicates_that_others_have_left(ticking: LoopbackDrive) -> None:

@@ -61,6 +61,9 @@ class Api(Protocol):
             ApiError: If the service refuses it.
         """
 
+    def refused(self, request: Any, error: ApiError) -> Answer:
+        """How it says so."""
+
 
 class Tally:
     """What a server has done so far; for any thread.
@@ -109,7 +112,6 @@ class HttpFront(socketserver.ThreadingTCPServer):
         failures: What went wrong in the server itself.
     """
 
-    allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
@@ -125,6 +127,9 @@ class HttpFront(socketserver.ThreadingTCPServer):
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._closing = False
+        # A port that is chosen for us must not be one that another process
+        # has bound, too, and does not listen at yet.
+        self.allow_reuse_address = port != 0
         super().__init__(
             ("127.0.0.1", port), _Connection, bind_and_activate=False
         )
@@ -236,11 +241,10 @@ class _Connection(BaseHTTPRequestHandler):
                 self.command, self.path, self._headers, self._body
             )
             fault = self._fault(request)
-            as_text = request.operation == "get.media"
             try:
                 answer = self._carried_out(request, fault)
             except ApiError as error:
-                answer = error.answer(as_text=as_text)
+                answer = self.server.service.refused(request, error)
         except ApiError as error:
             answer = error.answer()
         self._body.drain()

@@ -27,11 +27,11 @@ Known differences from the real service:
 - No revisions, comments, changes, exports, copies, shortcuts, app data, pages
   of `drives.list`, HTTPS or HTTP/2; nothing of documents but that they have
   no bytes.
-- `fields`, `spaces`, `corpora`, `driveId`, `supportsAllDrives` and the like
-  are ignored: the whole answer comes, from everywhere.
+- `fields`, `spaces`, `corpora` other than "drive", and the like are ignored:
+  the whole answer comes. Of `orderBy` only `createdTime` is served.
 - `q` is served as far as `query.py` says; `name contains` looks at the
-  beginning of the name only. Page tokens are places in the list, which may
-  have changed.
+  beginning of the name only; `name =` takes no notice of case, as the service
+  may. Page tokens are places in the list, which may have changed.
 - Any id that was never used can be given to a new file, not only one that
   `generateIds` has told.
 - A chunk that ends early leaves as many whole 256 KiB as came; the service may

@@ -99,12 +99,7 @@ class Files:
                 403 if there is no space.
         """
         with self._lock:
-            if file.id in self._used:
-                raise ApiError(
-                    409,
-                    "A file already exists with the provided ID.",
-                    "fileIdInUse",
-                )
+            self.check_free(file.id)
             if file.parent:
                 self.get(file.parent)
             self._check_space(len(file.content or b""))
@@ -112,13 +107,28 @@ class Files:
             file = replace(
                 file,
                 id=file.id or self.new_id(),
-                created=file.created or now,
+                # As exactly as the service tells it.
+                created=round(file.created or now, 3),
                 modified=now,
                 md5=_md5(file.content),
             )
             self._used.add(file.id)
             self._files[file.id] = file
             return file
+
+    def check_free(self, id: str) -> None:
+        """Refuses an id that was ever used.
+
+        Raises:
+            ApiError: 409, if it was.
+        """
+        with self._lock:
+            if id in self._used:
+                raise ApiError(
+                    409,
+                    "A file already exists with the provided ID.",
+                    "fileIdInUse",
+                )
 
     def get(self, id: str) -> StoredFile:
         """A file by its id.

@@ -100,7 +100,7 @@ class _Parser:
             return lambda file: self._files.is_trashed(file) == wanted
         sign, text = self._next(), self._text()
         if (first, sign) == ("name", "="):
-            return lambda file: file.name == text
+            return lambda file: file.name.lower() == text.lower()
         if (first, sign) == ("name", "contains"):
             return lambda file: file.name.lower().startswith(text.lower())
         if (first, sign) == ("mimeType", "="):

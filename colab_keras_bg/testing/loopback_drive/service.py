@@ -11,7 +11,6 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from colab_keras_bg.testing.loopback.answers import BEARER, Answer, ApiError
@@ -25,6 +24,7 @@ from colab_keras_bg.testing.loopback.chunks import (
 )
 from colab_keras_bg.testing.loopback_drive.files import Files, StoredFile
 from colab_keras_bg.testing.loopback_drive.query import matcher
+from colab_keras_bg.testing.loopback_drive.resources import file_resource
 from colab_keras_bg.testing.loopback_drive.routes import Request, route
 
 __all__ = ["Service"]
@@ -34,7 +34,7 @@ __all__ = ["Service"]
 class _Session:
     """A resumable upload, and what has come of it."""
 
-    id: str
+    request: Request  # That has begun it.
     fields: Mapping[str, Any]
     total: int | None
     kept: bytearray = field(default_factory=bytearray)
@@ -120,6 +120,10 @@ class Service:
             )
         return self._verbs[request.operation](request)
 
+    def refused(self, request: Request, error: ApiError) -> Answer:
+        """See `Api.refused`."""
+        return error.answer()
+
     def _about(self, request: Request) -> Answer:
         quota = {"usage": str(self.files.usage_bytes())}
         if self.files.quota_bytes is not None:
@@ -141,9 +145,13 @@ class Service:
     def _list(self, request: Request) -> Answer:
         matches = matcher(request.query.get("q", ""), self.files)
         found = [file for file in self.files.visible() if matches(file)]
-        found = [file for file in found if file.parent or file.shared]
+        found = [
+            file
+            for file in found
+            if (file.parent or file.shared) and self._is_listed(request, file)
+        ]
         if request.query.get("orderBy", "").startswith("createdTime"):
-            found.sort(key=lambda file: file.created)
+            found.sort(key=lambda file: (file.created, file.id))
         size = int(request.query.get("pageSize") or 100)
         if not 1 <= size <= 1000:
             raise ApiError.invalid("pageSize must be between 1 and 1000.")
@@ -159,13 +167,13 @@ class Service:
 
     def _create(self, request: Request) -> Answer:
         fields = json_object(request.body.read())
-        return self._described(self._made(fields, None))
+        return self._described(self._made(request, fields, None))
 
     def _get_metadata(self, request: Request) -> Answer:
-        return self._described(self.files.get(request.id))
+        return self._described(self._file(request))
 
     def _get_media(self, request: Request) -> Answer:
-        file = self.files.get(request.id)
+        file = self._file(request)
         if file.content is None:
             raise ApiError(
                 403,
@@ -193,17 +201,20 @@ class Service:
 
     def _update(self, request: Request) -> Answer:
         fields = json_object(request.body.read())
+        file = self._file(request)
         changes: dict[str, Any] = {}
         if "name" in fields:
             changes["name"] = str(fields["name"])
         if "trashed" in fields:
             changes["trashed"] = fields["trashed"] is True
         if parent := request.query.get("addParents"):
+            if request.query.get("removeParents") not in (None, file.parent):
+                raise ApiError.invalid("It does not lie in that parent.")
             changes["parent"] = self.files.get(parent).id
-        return self._described(self.files.change(request.id, **changes))
+        return self._described(self.files.change(file.id, **changes))
 
     def _delete(self, request: Request) -> Answer:
-        if self.files.get(request.id).shared:
+        if self._file(request).shared:
             raise ApiError(
                 403,
                 "The user does not have sufficient permissions for this file.",
@@ -214,14 +225,14 @@ class Service:
 
     def _upload_media(self, request: Request) -> Answer:
         content = request.body.read()
-        return self._described(self._stored(request.id, {}, content))
+        return self._described(self._stored(request, {}, content))
 
     def _upload_multipart(self, request: Request) -> Answer:
         fields, media_type, content = related_parts(
             request.headers.get("content-type", ""), request.body.read()
         )
         fields.setdefault("mimeType", media_type)
-        return self._described(self._stored(request.id, fields, content))
+        return self._described(self._stored(request, fields, content))
 
     def _upload_start(self, request: Request) -> Answer:
         fields = json_object(request.body.read())
@@ -229,13 +240,14 @@ class Service:
             "mimeType", request.headers.get("x-upload-content-type")
         )
         size = request.headers.get("x-upload-content-length", "")
-        if not request.id and fields.get("id") in {
-            file.id for file in self.files.visible()
-        }:
-            self._made(fields, b"")  # Refused as it would be in the end.
+        if request.id:
+            self._file(request)
+        else:
+            # Refused as it would be in the end.
+            self._file_to_be(request, fields, b"")
         upload = uuid.uuid4().hex
         self._sessions[upload] = _Session(
-            request.id, fields, int(size) if size.isdigit() else None
+            request, fields, int(size) if size.isdigit() else None
         )
         path = f"/{request.id}" if request.id else ""
         location = (
@@ -261,7 +273,7 @@ class Service:
                 if len(session.kept) != (session.total or len(session.kept)):
                     raise ApiError.invalid("Fewer bytes came than were said.")
                 session.stored = self._stored(
-                    session.id, session.fields, bytes(session.kept)
+                    session.request, session.fields, bytes(session.kept)
                 )
                 session.kept = bytearray()
                 return self._described(session.stored)
@@ -290,75 +302,81 @@ class Service:
             raise ApiError.not_found("No such upload.") from None
 
     def _stored(
-        self, id: str, fields: Mapping[str, Any], content: bytes
+        self, request: Request, fields: Mapping[str, Any], content: bytes
     ) -> StoredFile:
-        if not id:
-            return self._made(fields, content)
+        if not request.id:
+            return self._made(request, fields, content)
         changes = {"name": fields["name"]} if "name" in fields else {}
+        id = self._file(request).id
         return self.files.change(id, content=content, **changes)
 
     def _made(
-        self, fields: Mapping[str, Any], content: bytes | None
+        self,
+        request: Request,
+        fields: Mapping[str, Any],
+        content: bytes | None,
+    ) -> StoredFile:
+        return self.files.add(self._file_to_be(request, fields, content))
+
+    def _file_to_be(
+        self,
+        request: Request,
+        fields: Mapping[str, Any],
+        content: bytes | None,
     ) -> StoredFile:
         parents = fields.get("parents") or [self.files.root]
         if len(parents) != 1:
             raise ApiError.invalid("A file has one parent.")
-        parent = self.files.get(str(parents[0])).id
-        if (
-            content
-            and not self._owns_space
-            and parent not in (self._in_drives(parent))
-        ):
+        parent = self._file(request, str(parents[0]))
+        if content and not self._owns_space and not self._drive_of(parent):
             raise ApiError(
                 403,
                 "Service Accounts do not have storage quota. Leverage shared "
                 "drives.",
                 "storageQuotaExceeded",
             )
-        return self.files.add(
-            StoredFile(
-                str(fields.get("id") or ""),
-                str(fields.get("name") or "Untitled"),
-                str(fields.get("mimeType") or "application/octet-stream"),
-                parent,
-                content,
-            )
+        id = str(fields.get("id") or "")
+        self.files.check_free(id)
+        return StoredFile(
+            id,
+            str(fields.get("name") or "Untitled"),
+            str(fields.get("mimeType") or "application/octet-stream"),
+            parent.id,
+            content,
         )
 
-    def _in_drives(self, id: str) -> set[str]:
-        """The folder itself, if it lies in a shared drive."""
-        file = self.files.get(id)
+    def _file(self, request: Request, id: str | None = None) -> StoredFile:
+        """A file, if the client says that it knows of shared drives."""
+        file = self.files.get(id or request.id)
+        if self._drive_of(file) and not _says(request, "supportsAllDrives"):
+            raise ApiError.not_found(f"File not found: {file.id}.")
+        return file
+
+    def _is_listed(self, request: Request, file: StoredFile) -> bool:
+        drive = self._drive_of(file)
+        if request.query.get("corpora") == "drive":
+            return drive == request.query.get("driveId")
+        return drive is None or (
+            _says(request, "supportsAllDrives")
+            and _says(request, "includeItemsFromAllDrives")
+        )
+
+    def _drive_of(self, file: StoredFile) -> str | None:
+        """The shared drive that a file lies in."""
         while file.parent:
             file = self.files.get(file.parent)
-        return {id} if file.id in self._drives.values() else set()
+        return file.id if file.id in self._drives.values() else None
 
     def _described(self, file: StoredFile) -> Answer:
         return Answer.json(self._told(file))
 
     def _told(self, file: StoredFile) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            "kind": "drive#file",
-            "id": file.id,
-            "name": file.name,
-            "mimeType": file.mime_type,
-            "parents": [file.parent] if file.parent else [],
-            "createdTime": _time(file.created),
-            "modifiedTime": _time(file.modified),
-            "version": str(file.version),
-            "trashed": self.files.is_trashed(file),
-            "explicitlyTrashed": file.trashed,
-            "ownedByMe": not file.shared,
-        }
-        if file.content is not None:
-            told |= {
-                "size": str(len(file.content)),
-                "md5Checksum": file.md5,
-                "headRevisionId": f"{file.id}-{file.version}",
-            }
-        return told
+        return file_resource(
+            file,
+            trashed=self.files.is_trashed(file),
+            drive=self._drive_of(file),
+        )
 
 
-def _time(secs: float) -> str:
-    """As the service states it, to the millisecond."""
-    when = datetime.fromtimestamp(secs, UTC)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _says(request: Request, parameter: str) -> bool:
+    return request.query.get(parameter) == "true"

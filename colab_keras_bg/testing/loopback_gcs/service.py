@@ -100,6 +100,10 @@ class Service:
             return batch_answer(request, part)
         return self._verbs[request.operation](request)
 
+    def refused(self, request: Request, error: ApiError) -> Answer:
+        """See `Api.refused`."""
+        return error.answer(as_text=request.operation == "get.media")
+
     def name_of(self, request: Request) -> str:
         """The object that a request is about, wherever that stands."""
         if request.name or request.operation in ("list", "batch"):
