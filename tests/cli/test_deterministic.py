@@ -45,6 +45,7 @@ def test_asked_for(place: Workplace) -> None:
     assert found["drawn"] == told(again.out)["drawn"]
 
 
+@pytest.mark.slow
 def test_not_asked_for(place: Workplace) -> None:
     """
     Without the flag nothing is set.

@@ -188,6 +188,7 @@ def test_a_dead_run_directory_is_never_a_new_run(two: Two) -> None:
     assert two.step_in("spare") is None
 
 
+@pytest.mark.slow
 def test_it_is_told(two: Two) -> None:
     """
     The console and `status` say that the run directory is dead, and where the

@@ -13,7 +13,13 @@ from test_runs_in_a_bucket import TRAINS
 from colab_keras_bg.testing.lost_machines import LostMachines, far_end
 
 
-@pytest.fixture(params=["gcs", "drive", "mounted"])
+@pytest.fixture(
+    params=[
+        "gcs",
+        pytest.param("drive", marks=pytest.mark.slow),
+        pytest.param("mounted", marks=pytest.mark.slow),
+    ]
+)
 def lost(
     request: pytest.FixtureRequest,
     place: Workplace,

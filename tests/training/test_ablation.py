@@ -182,7 +182,17 @@ def _a_policy_for_this_test_only() -> Any:
     keras.config.set_dtype_policy(before)
 
 
-@pytest.mark.parametrize("part", ABLATIONS)
+# One of each kind in every run of the tests; all of them with `-m slow`, too.
+QUICK = ("the second optimizer", "the history", "the order of the data")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(part, marks=[pytest.mark.slow] * (part not in QUICK))
+        for part in ABLATIONS
+    ],
+)
 def test_each_part_of_the_state_matters(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
