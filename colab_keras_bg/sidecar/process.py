@@ -35,6 +35,7 @@ __all__ = ["Sidecar"]
 
 _POLL_SECS = 0.5
 _PROBE_SECS = 30.0
+_SHIPPED_TO = "; it is shipped to "
 _FIRST_WAIT_SECS, _MOST_WAIT_SECS = 1.0, 30.0
 
 
@@ -99,6 +100,7 @@ class Sidecar:
 
     def _run(self) -> None:
         far = self._first
+        remote = far.remote.describe()
         self._tell(phase="starting")
         for one in filter(None, (self._first, self._fallback)):
             if self._orders.launch and (
@@ -108,6 +110,9 @@ class Sidecar:
                 # trains: this one only carries on.
                 self._has_begun, far = True, one
                 before = self._reporter.before
+                if one is self._fallback:
+                    told, _, _ = (before.problem or "").partition(_SHIPPED_TO)
+                    self._standing = told or f"{remote} was dead"
                 self._tell(
                     durable_step=before.durable_step,
                     durable_since=before.durable_since,
@@ -279,7 +284,7 @@ class Sidecar:
             self._tell(problem=None, problem_since=None)
         else:
             where = self._reporter.report.far
-            self._tell(problem=f"{self._standing}; it is shipped to {where}")
+            self._tell(problem=f"{self._standing}{_SHIPPED_TO}{where}")
 
     def _skip(self, what: str) -> None:
         if what:

@@ -210,6 +210,15 @@ def test_it_is_told(two: Two) -> None:
     assert (told["state"], told["durable_step"]) == ("running", 3)
     assert told["shipped_to"] == SECOND
     assert FIRST in told["problem"]
+    two.kill_sidecars()  # The next one carries on there.
+    two.stop_at(4)
+    two.wait_until("spare", 4)
+    until(
+        lambda: two.status(str(spool))["durable_step"] == 4,
+        what="that is told, too",
+    )
+    told = two.status(str(spool))
+    assert (told["shipped_to"], FIRST in told["problem"]) == (SECOND, True)
     two.recover()
     two.stop_at(None)
     ended = two.place.end(process)
