@@ -10,6 +10,7 @@ nothing to see to.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,16 +18,22 @@ from typing import Any
 
 from colab_keras_bg.checkpoint.head import Head
 from colab_keras_bg.errors import (
+    RunHeldError,
     StorageError,
     StorageUnavailableError,
 )
 from colab_keras_bg.journal.announce import say
+from colab_keras_bg.journal.console_pump import ConsolePump
 from colab_keras_bg.journal.progress import ProgressBar
+from colab_keras_bg.journal.raw_console import FOLDER as CONSOLE
+from colab_keras_bg.journal.raw_console import raw_consoles
 from colab_keras_bg.sidecar import exchange
 from colab_keras_bg.sidecar.exchange import Orders, Report
 from colab_keras_bg.sidecar.launching import LaunchedSidecar
 from colab_keras_bg.sidecar.options import ShippingOptions
+from colab_keras_bg.sidecar.watch_options import NOTHING, WatchOptions
 from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError
 from colab_keras_bg.stored_run import StoredRun
 
@@ -35,6 +42,8 @@ __all__ = ["Durability", "ago", "spool_report", "spool_target"]
 _DRAINED = "drained"
 # How long the end of an attempt is waited for.
 _DONE_SECS, _ENDED_SECS = 3600.0, 60.0
+# Where nothing is shipped: until what was printed is stored.
+_HERE_SECS = 10.0
 # What is told again and again is told only so often.
 _SAY_SECS = 60.0
 
@@ -49,6 +58,7 @@ class Durability:
         url: str,
         keep: Mapping[str, Any],
         options: ShippingOptions = ShippingOptions(),  # noqa: B008 - frozen
+        watch: WatchOptions = NOTHING,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Takes the run's directory; nothing is touched.
@@ -58,9 +68,12 @@ class Durability:
             url: Where it is shipped to; empty if nowhere.
             keep: What is kept there: the arguments of `keep_policy`.
             options: How it is shipped.
+            watch: What else the sidecar sees to, also where nothing is
+                shipped.
             clock: Seconds since 1970.
         """
         self._path, self._url = path, url
+        self._watch = watch
         self._storage = LocalStorage(path)
         self._keep, self._options = dict(keep), options
         self._clock = clock
@@ -69,6 +82,7 @@ class Durability:
         self._said: str | None = None
         self._far = ""
         self._said_at = 0.0
+        self._said_here = ("", 0.0)
 
     def begin(self) -> None:
         """Starts the sidecar; returns when the run is ours.
@@ -82,14 +96,18 @@ class Durability:
             StorageUnavailableError: If the far end cannot be reached.
             StorageError: If the sidecar cannot be started.
         """
-        if not self._url:
+        if not self._url and not self._watch.wanted:
             return
         sidecar = LaunchedSidecar(
             self._path,
             url=self._url,
             keep=self._keep,
             options=self._options,
+            watch=self._watch,
         )
+        if not self._url:
+            self._watch_only(sidecar)
+            return
         try:
             sidecar.start()
         except OSError as error:
@@ -102,10 +120,17 @@ class Durability:
         self._sidecar, self._far = sidecar, found.far
         self._last = (found.durable_step, self._clock())
 
+    def _watch_only(self, sidecar: LaunchedSidecar) -> None:
+        """Nothing of the training hangs on this one."""
+        try:
+            sidecar.start()
+        except OSError as error:
+            say(f"the sidecar, which watches over the run: {error}")
+        else:
+            self._sidecar = sidecar
+
     def report(self) -> Report | None:
         """What the sidecar last told; None if there is none, or nothing."""
-        if not self._url:
-            return None
         if self._sidecar is not None:
             return self._sidecar.report()
         return exchange.read(self._path, Report)
@@ -116,16 +141,20 @@ class Durability:
         Args:
             head: The newest commit of this process.
         """
-        if not self._url:
-            return {"durable_step": head.step, "durable_since": head.committed}
         found = self.report() or Report()
+        if not self._url:
+            return {
+                "durable_step": head.step,
+                "durable_since": head.committed,
+                "problem": self._here(found),
+            }
         step, since = found.durable_step, found.durable_since
         return {
             "durable_step": step if found.confirms else None,
             "durable_since": since if found.confirms else None,
             "unconfirmed_step": None if found.confirms else step,
             "committed_step": head.step,
-            "problem": found.problem,
+            "problem": found.problem or self._here(found),
             "shipped_to": found.far or self._url,
             "shipping": {"waiting": found.waiting, "traffic": found.traffic},
         }
@@ -145,6 +174,9 @@ class Durability:
         found = self._sidecar.look_after()
         if found is None:
             return
+        self._tell_here(found)
+        if not self._url:
+            return
         now = self._clock()
         if found.durable_step != self._last[0] or not self._is_behind(found):
             self._last = (found.durable_step, now)
@@ -156,6 +188,19 @@ class Durability:
                 f"Nothing has become durable for {ago(waited)}, and at most "
                 f"{ago(most)} were allowed; {self._standing(found)}"
             )
+
+    def _here(self, found: Report) -> str | None:
+        """What goes wrong on this machine, or soon will."""
+        return found.local_problem or "; ".join(found.warnings) or None
+
+    def _tell_here(self, found: Report) -> None:
+        now, problem = self._clock(), self._here(found)
+        was_told = problem == self._said_here[0]
+        if problem and not (was_told or now - self._said_here[1] < _SAY_SECS):
+            self._said_here = (problem, now)
+            say(f"{problem} Training goes on")
+        elif not problem:
+            self._said_here = ("", self._said_here[1])
 
     def finish(
         self,
@@ -179,15 +224,20 @@ class Durability:
         if self._sidecar is None:
             return True
         self._said_at = self._clock()
+        patience_secs = _DONE_SECS if done else _ENDED_SECS
         try:
             found = self._sidecar.finish(
-                patience_secs=_DONE_SECS if done else _ENDED_SECS,
+                patience_secs=patience_secs if self._url else _HERE_SECS,
                 given_up=given_up,
-                tell=self._tell_waiting,
+                tell=self._tell_waiting if self._url else lambda _: None,
             )
         except OSError as error:
+            if not self._url:
+                return True  # Nothing of the run hangs on it.
             say(f"what is not shipped yet stays in {self._path}: {error}")
             return False
+        if not self._url:
+            return True
         if found is not None and found.phase == _DRAINED:
             return True
         say(
@@ -195,6 +245,43 @@ class Durability:
             f"{self._path}, and is shipped as long as this machine lives"
         )
         return False
+
+    def finish_attended(self, *, done: bool) -> None:
+        """The same, by a process that a person may be waiting for.
+
+        Args:
+            done: Whether nothing is left to do.
+        """
+        try:
+            self.finish(done=done)
+        except RunHeldError as error:
+            say(str(error))
+        except KeyboardInterrupt:
+            say("not waited for; it is shipped as long as this machine lives")
+        self.store_console()
+
+    def store_console(self) -> None:
+        """Stores what was printed, if the sidecar has not, and is gone."""
+        try:
+            lock = DirectoryLock.acquire(
+                self._path / exchange.FOLDER,
+                holder=f"process {os.getpid()}",
+                patience_secs=0.5,
+            )
+        except (RunHeldError, StorageError):
+            return  # It is at work, or was never there.
+        try:
+            if self._watch.console_bytes:
+                ConsolePump(
+                    self._path, limit_bytes=self._watch.console_bytes
+                ).drop()
+            else:
+                for raw in raw_consoles(self._path):
+                    raw.remove()
+        except OSError as error:
+            say(f"what was printed stays in {self._path / CONSOLE}: {error}")
+        finally:
+            lock.release()
 
     def _is_behind(self, found: Report) -> bool:
         """Whether something is committed here that is not durable."""

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from colab_keras_bg.checkpoint.keeping import keep_policy
-from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
+from colab_keras_bg.checkpoint.policies import SavePolicy
 from colab_keras_bg.errors import (
     BackgroundTrainingError,
     RunHeldError,
@@ -29,9 +27,11 @@ from colab_keras_bg.errors import (
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.journal.metrics import METRICS, MetricsJournal, named_apart
+from colab_keras_bg.output import RunOutput
 from colab_keras_bg.run_directory import RunDirectory, directory_of
+from colab_keras_bg.run_options import RunOptions
 from colab_keras_bg.saving import Saves
-from colab_keras_bg.sidecar.options import ShippingOptions
+from colab_keras_bg.vital_signs import vital_signs
 
 if TYPE_CHECKING:
     import keras
@@ -82,6 +82,9 @@ class Run:
         fallback_dir: str | os.PathLike[str] | None = None,
         fallback_after: str = "5m",
         bandwidth: str | None = None,
+        console: str | bool | None = "64MB",
+        resources: str | bool | None = "10s",
+        report: str | bool | None = "10m",
         seed: int | None = None,
         command: Sequence[str] = (),
     ) -> None:
@@ -110,30 +113,38 @@ class Run:
             fallback_dir: Where to ship to while the run directory is dead.
             fallback_after: For how long it has to be dead before.
             bandwidth: Bytes a second to send at most, such as `"5MB"`.
+            console: How much is kept of what an attempt prints; `"off"` for
+                nothing.
+            resources: How often it is measured what is used, or `"off"`.
+            report: How often `report.html` is written, or `"off"`.
             seed: A seed for whoever asks the run for one.
             command: What was asked for, for the record.
 
         Raises:
             UsageError: If an argument cannot be meant.
         """
-        keep: dict[str, Any] = {
-            "keep_last": keep_last,
-            "keep_every": keep_every,
-            "keep_best": keep_best,
-            "monitor": monitor,
-            "mode": mode,
-        }
+        options = RunOptions.of(
+            run_dir,
+            save_freq=save_freq,
+            keep_last=keep_last,
+            keep_every=keep_every,
+            keep_best=keep_best,
+            monitor=monitor,
+            mode=mode,
+            take_over=take_over,
+            max_undurable=max_undurable,
+            fallback_dir=fallback_dir,
+            fallback_after=fallback_after,
+            bandwidth=bandwidth,
+            console=console,
+            resources=resources,
+            report=report,
+        )
         self._directory = RunDirectory(
             run_dir,
-            keep=keep,
-            shipping=ShippingOptions.of(
-                run_dir,
-                take_over=take_over,
-                max_undurable=max_undurable,
-                fallback_dir=fallback_dir,
-                fallback_after=fallback_after,
-                bandwidth=bandwidth,
-            ),
+            keep=options.keep,
+            shipping=options.shipping,
+            watch=options.watch,
         )
         self.path = self._directory.path
         self.address = self._directory.address
@@ -145,15 +156,16 @@ class Run:
         self.saves = Saves(
             self._directory,
             self._metrics,
-            save_policy=save_policy(save_freq),
-            keep_policy=keep_policy(**keep),
+            save_policy=options.save_policy,
+            keep_policy=options.keep_policy,
         )
         self._heartbeat = Heartbeat(self._directory.storage, self._vital_signs)
+        self._output = RunOutput(
+            self._directory, kept=options.watch.console_bytes > 0
+        )
         self._supervised = False
         self._state = "starting"
         self._step = self._epoch = 0
-
-    # What people ask a run.
 
     @property
     def step(self) -> int:
@@ -254,6 +266,7 @@ class Run:
         except BaseException:
             self._directory.release()
             raise
+        self._output.begin()
         self._opened()
 
     def close(self, *, reason: str, exit_status: int | None = None) -> None:
@@ -269,13 +282,14 @@ class Run:
         if self._state != "done":
             self._state = "ended"
         self._heartbeat.stop()
+        self._output.end()
         if not self._supervised:
             directory, status = self._directory, exit_status
             try:
                 directory.end_attempt(reason=reason, exit_status=status)
             except StorageError as error:
                 say(f"how this attempt ended could not be recorded: {error}")
-            self._make_durable()
+            directory.durability.finish_attended(done=self._state == "done")
         self._directory.release()
         _open_runs.pop(self.path, None)
         atexit.unregister(self._at_exit)
@@ -302,6 +316,8 @@ class Run:
     def training_begins(self) -> None:
         """Records that there is something to do after all."""
         self._state = "training"
+        if not self._supervised:
+            self._output.begin()
         self._directory.mark_not_done()
         self._heartbeat.beat()
 
@@ -353,33 +369,18 @@ class Run:
         self._heartbeat.start()
         atexit.register(self._at_exit)
 
-    def _make_durable(self) -> None:
-        """Waits, a while, until all of it is where it lasts."""
-        try:
-            self._directory.durability.finish(done=self._state == "done")
-        except RunHeldError as error:
-            say(str(error))
-        except KeyboardInterrupt:
-            say("not waited for; it is shipped as long as this machine lives")
-
     def _vital_signs(self) -> dict[str, Any]:
-        durability = self._directory.durability
         try:
-            durability.look_after()
+            self._directory.durability.look_after()
         except (RunHeldError, StorageUnavailableError) as error:
             self._lost = error
-        return {
-            **(shipping := durability.vital_signs(self._directory.head)),
-            "state": self._state,
-            "step": self._step,
-            "epoch": self._epoch,
-            "attempt": self._directory.attempt,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "problem": self.saves.problem or shipping.get("problem"),
-            "saves": self.saves.explained(),
-            "best": self.saves.best,
-        }
+        return vital_signs(
+            self._directory,
+            self.saves,
+            state=self._state,
+            step=self._step,
+            epoch=self._epoch,
+        )
 
     def _at_exit(self) -> None:
         self.close(reason="the process ended before training did")

@@ -25,6 +25,7 @@ from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.sidecar.options import ShippingOptions
+from colab_keras_bg.sidecar.watch_options import NOTHING, WatchOptions
 from colab_keras_bg.storage.addresses import (
     is_remote,
     local_directory,
@@ -85,6 +86,7 @@ class RunDirectory(StoredRun):
         *,
         keep: Mapping[str, Any] = MappingProxyType({"keep_last": 2}),
         shipping: ShippingOptions = ShippingOptions(),  # noqa: B008 - frozen
+        watch: WatchOptions = NOTHING,
     ) -> None:
         """Takes an address; nothing is touched.
 
@@ -93,6 +95,7 @@ class RunDirectory(StoredRun):
             keep: What is kept where it is shipped to: the arguments of
                 `keep_policy`.
             shipping: How it is shipped, if it lies far away.
+            watch: What is kept besides checkpoints.
 
         Raises:
             UsageError: If the address cannot be meant.
@@ -109,6 +112,7 @@ class RunDirectory(StoredRun):
             url=url,
             keep=keep,
             options=shipping,
+            watch=watch,
         )
         self.head = Head(run_id="", attempt=0)
         self.attempt = 0

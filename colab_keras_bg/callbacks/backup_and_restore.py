@@ -75,6 +75,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         fallback_dir: str | os.PathLike[str] | None = None,
         fallback_after: str = "5m",
         bandwidth: str | None = None,
+        console: str | bool | None = "off",
+        resources: str | bool | None = "off",
+        report: str | bool | None = "off",
     ) -> None:
         """Checks the arguments; nothing is touched before `fit`.
 
@@ -96,6 +99,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             fallback_dir: See `Run`.
             fallback_after: See `Run`.
             bandwidth: See `Run`.
+            console: See `Run`; so are the next two.
+            resources: See `Run`.
+            report: See `Run`.
 
         Raises:
             UsageError: If an argument cannot be meant (a `ValueError`).
@@ -129,6 +135,9 @@ class BackupAndRestore(keras.callbacks.Callback):
             "fallback_dir": fallback_dir,
             "fallback_after": fallback_after,
             "bandwidth": bandwidth,
+            "console": console,
+            "resources": resources,
+            "report": report,
         }
         if not isinstance(backup_dir, Run):
             Run(backup_dir, **self._settings)  # Bad arguments fail here.

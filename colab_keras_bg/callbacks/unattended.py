@@ -32,6 +32,9 @@ def unattended(
     fallback_dir: str | os.PathLike[str] | None = None,
     fallback_after: str = "5m",
     bandwidth: str | None = None,
+    console: str | bool | None = "64MB",
+    resources: str | bool | None = "10s",
+    report: str | bool | None = "10m",
 ) -> list[keras.callbacks.Callback]:
     """Callbacks that let a `fit` run unattended.
 
@@ -56,6 +59,10 @@ def unattended(
             dead: another address of that kind.
         fallback_after: For how long it has to be dead before.
         bandwidth: How many bytes a second are sent at most, such as `"5MB"`.
+        console: How much is kept of what an attempt prints; `"off"` for
+            nothing.
+        resources: How often it is measured what is used, or `"off"`.
+        report: How often `report.html` is written, or `"off"`.
 
     Returns:
         The callbacks, for `model.fit(callbacks=...)`.
@@ -90,6 +97,9 @@ def unattended(
             fallback_dir=fallback_dir,
             fallback_after=fallback_after,
             bandwidth=bandwidth,
+            console=console,
+            resources=resources,
+            report=report,
         )
     ]
 

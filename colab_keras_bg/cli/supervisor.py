@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,8 +27,14 @@ from colab_keras_bg.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from colab_keras_bg.journal.announce import say
-from colab_keras_bg.journal.attempts import attempt_directory
+from colab_keras_bg.journal.announce import copied_to, say
+from colab_keras_bg.journal.raw_console import RawConsole
+from colab_keras_bg.journal.showing import (
+    Shown,
+    Thinned,
+    in_notebook,
+    written_to,
+)
 from colab_keras_bg.run_directory import RunDirectory
 
 __all__ = ["ENVIRONMENT", "Supervisor"]
@@ -63,6 +68,7 @@ class Supervisor:
         command: Sequence[str],
         settings: Mapping[str, Any],
         deterministic: bool = False,
+        thin: bool | None = None,
     ) -> None:
         """Takes what is to be run.
 
@@ -72,7 +78,15 @@ class Supervisor:
             command: What was asked for, for the record.
             settings: What the trainer makes its `Run` with.
             deterministic: Whether the backend is to be deterministic.
+            thin: Whether to show a few lines a minute of what is much; None:
+                in a notebook.
         """
+        self._show: Callable[[bytes], object] = written_to(1)
+        if in_notebook() if thin is None else thin:
+            where = shlex.quote(directory.address)
+            self._show = Thinned(
+                self._show, advice=f"colab-keras-bg logs {where}"
+            )
         self._directory = directory
         self._program = program
         self._command = list(command)
@@ -99,11 +113,11 @@ class Supervisor:
         del found  # It keeps the files of a checkpoint open.
         started = time.monotonic()
         try:
-            with self._signals():
-                self._directory.begin_attempt(command=self._command)
-                attempt = self._directory.attempt
+            self._directory.begin_attempt(command=self._command)
+            attempt = self._directory.attempt
+            with self._signals(), self._console() as (raw, shown):
                 say(f"run {self._directory.address}, attempt {attempt}{step}")
-                status, reason = exit_status.of_child(self._watch())
+                status, reason = exit_status.of_child(self._watch(raw, shown))
                 if self._ended_by is not None:
                     status, reason = _own_status(self._ended_by)
                 return self._end(
@@ -112,10 +126,22 @@ class Supervisor:
         finally:
             self._directory.release()
 
-    def _watch(self) -> int:
-        folder = attempt_directory(self._directory.attempt)
-        path = self._directory.path / folder / "console.log"
-        with path.open("ab", buffering=0) as console:
+    @contextlib.contextmanager
+    def _console(self) -> Iterator[tuple[RawConsole, Shown]]:
+        """What the attempt prints; what we say in it belongs to it."""
+        raw = RawConsole.of(self._directory.path, self._directory.attempt)
+        handle = raw.open()
+        try:
+            shown = Shown(raw.path, self._show, start=0)
+            with copied_to(lambda line: shown.keep(handle, line)):
+                yield raw, shown
+        finally:
+            os.close(handle)
+            self._directory.durability.store_console()
+
+    def _watch(self, raw: RawConsole, shown: Shown) -> int:
+        console = raw.open()
+        try:
             child = subprocess.Popen(
                 [sys.executable, "-u", "-m", "colab_keras_bg.cli.trainer"],
                 stdin=subprocess.DEVNULL,
@@ -125,14 +151,35 @@ class Supervisor:
                 pass_fds=[self._directory.lock_handle],
                 start_new_session=True,
             )
+        finally:
+            os.close(console)
         self._child = child
         for number in self._pending:
             child.send_signal(number)
-        status = _show_until_ended(child, path, watch=self._look_after)
+        status = self._show_until_ended(child, shown)
         if status < 0:  # Its data workers wait for it for ever.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
         return status
+
+    def _show_until_ended(
+        self, child: subprocess.Popen[bytes], shown: Shown
+    ) -> int:
+        """Shows what it prints while it lives, and what is left after."""
+        watched = time.monotonic()
+        while True:
+            ended = child.poll() is not None
+            shown.show()
+            if ended:
+                shown.stop()
+                if isinstance(self._show, Thinned):
+                    self._show.finish()
+                return child.wait()
+            if time.monotonic() - watched > _WATCH_SECS:
+                self._look_after()
+                watched = time.monotonic()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_POLL_SECS)
 
     def _look_after(self) -> None:
         """Sees to what is shipped; ends a trainer whose run is lost."""
@@ -240,33 +287,3 @@ def _own_status(error: BackgroundTrainingError) -> tuple[int, str]:
     if isinstance(error, RunHeldError):
         return exit_status.HELD, "another machine has taken the run over"
     return exit_status.RESUMABLE, "too little has become durable"
-
-
-def _show_until_ended(
-    child: subprocess.Popen[bytes], path: Path, *, watch: Callable[[], None]
-) -> int:
-    """Shows the console while the trainer lives, and what is left after."""
-    watched = time.monotonic()
-    with path.open("rb") as console:
-        while True:
-            ended = child.poll() is not None
-            _show(console.read())
-            if ended:
-                return child.wait()
-            if time.monotonic() - watched > _WATCH_SECS:
-                watch()
-                watched = time.monotonic()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_POLL_SECS)
-
-
-def _show(content: bytes) -> None:
-    # Nobody may be there to see it; the file has it in any case. Not through
-    # `sys.stdout`, which keeps what it could not write.
-    view = memoryview(content)
-    with contextlib.suppress(OSError):
-        while view:
-            try:
-                view = view[os.write(1, view) :]
-            except BlockingIOError:
-                select.select([], [1], [])

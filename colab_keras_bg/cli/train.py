@@ -16,8 +16,6 @@ from typing import Any
 
 from absl import flags
 
-from colab_keras_bg.checkpoint.keeping import keep_policy
-from colab_keras_bg.checkpoint.policies import save_policy
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command
 from colab_keras_bg.cli.programs import Program
@@ -30,7 +28,7 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.run_directory import RunDirectory
-from colab_keras_bg.sidecar.options import ShippingOptions
+from colab_keras_bg.run_options import KEPT, SHIPPED, WATCHED, RunOptions
 from colab_keras_bg.stored_run import StoredRun, stored_run
 
 __all__ = ["COMMAND"]
@@ -154,6 +152,35 @@ def _define(values: flags.FlagValues) -> None:
         flag_values=values,
     )
 
+    flags.DEFINE_string(
+        "console",
+        "64MB",
+        "How much is kept of what an attempt prints: the beginning and the "
+        "end; off: nothing.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "resources",
+        "10s",
+        "How often it is measured what is used (processor, memory, disk, "
+        "GPU), or off.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "report",
+        "10m",
+        "How often report.html is written to the run directory, or off.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "show",
+        "auto",
+        ["auto", "all", "thin"],
+        "What is shown here of what the program prints: all, or a few lines a "
+        "minute of what is much; auto: thin in a notebook, which keeps it all.",
+        flag_values=values,
+    )
+
 
 def _run(values: Any, names: Sequence[str]) -> int:
     """Trains; while it does, the supervisor sees to signals itself."""
@@ -174,15 +201,10 @@ def _train(values: Any, names: Sequence[str]) -> int:
     if run_dir is None:
         run_dir = os.path.join("runs", program.title)
     try:
-        save_policy(values.save_freq)
-        keep_policy(**_kept(values))
-        shipping = ShippingOptions.of(
+        options = RunOptions.of(
             run_dir,
-            take_over=values.take_over,
-            max_undurable=values.max_undurable,
-            fallback_dir=values.fallback_dir,
-            fallback_after=values.fallback_after,
-            bandwidth=values.bandwidth,
+            save_freq=values.save_freq,
+            **_given(values, KEPT + SHIPPED + WATCHED),
         )
     except UsageError as error:
         is_named = str(error).partition("=")[0].isidentifier()
@@ -191,8 +213,9 @@ def _train(values: Any, names: Sequence[str]) -> int:
         raise UsageError(f"--{error}") from None  # The argument of `Run`.
     directory = RunDirectory(
         run_dir,
-        keep=_kept(values),
-        shipping=shipping,
+        keep=options.keep,
+        shipping=options.shipping,
+        watch=options.watch,
     )
     command = [program.kind, program.name, *program.arguments]
     seed = values.seed
@@ -210,10 +233,10 @@ def _train(values: Any, names: Sequence[str]) -> int:
     except StorageRefusedError:
         raise
     except StorageUnavailableError as error:
-        if not shipping.fallback:
+        if not options.shipping.fallback:
             raise
         say(str(error))  # It may have gone on there.
-        was_done = _was_done(stored_run(shipping.fallback), command)
+        was_done = _was_done(stored_run(options.shipping.fallback), command)
     if was_done:
         return exit_status.DONE
     return Supervisor(
@@ -222,15 +245,15 @@ def _train(values: Any, names: Sequence[str]) -> int:
         command=command,
         settings={
             "save_freq": values.save_freq,
-            **_kept(values),
+            **_given(values, KEPT + WATCHED),
             "seed": seed,
         },
         deterministic=values.deterministic,
+        thin={"auto": None, "all": False, "thin": True}[values.show],
     ).run()
 
 
-def _kept(values: Any) -> dict[str, Any]:
-    names = ("keep_last", "keep_every", "keep_best", "monitor", "mode")
+def _given(values: Any, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(values, name) for name in names}
 
 

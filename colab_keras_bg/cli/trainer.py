@@ -30,6 +30,7 @@ from colab_keras_bg.errors import (
     UsageError,
 )
 from colab_keras_bg.journal.announce import say
+from colab_keras_bg.journal.capture import unstoppable
 from colab_keras_bg.run import Run
 
 __all__ = ["main"]
@@ -47,6 +48,8 @@ def main() -> int:
     _die_with(handover["supervisor"])
     program = Program.from_json(handover["program"])
     exit_on_sigterm(exit_status.RESUMABLE)
+    # A full disk is to stop no training that says something.
+    sys.stdout, sys.stderr = unstoppable(1), unstoppable(2)
     run = Run(handover["run_dir"], **handover["settings"])
     run.share(attempt=handover["attempt"], lock_handle=handover["lock_handle"])
     status = exit_status.FAILED

@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from collections.abc import Callable, Iterator
 
-__all__ = ["printable", "say"]
+__all__ = ["copied_to", "printable", "say"]
+
+_copies: list[Callable[[bytes], object]] = []
 
 # What a terminal obeys instead of showing, and halves of characters, which
 # no stream can encode. Only the end of a line stays.
@@ -41,6 +44,23 @@ def say(message: str) -> None:
     Args:
         message: What to say; several lines are kept as they are.
     """
+    line = f"colab-keras-bg: {printable(message)}\n"
+    for copy in _copies:
+        copy(line.encode("utf-8", "backslashreplace"))
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(f"colab-keras-bg: {printable(message)}\n")
+        sys.stderr.write(line)
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def copied_to(copy: Callable[[bytes], object]) -> Iterator[None]:
+    """Has what is said given to somebody else, too.
+
+    Args:
+        copy: Is given each line.
+    """
+    _copies.append(copy)
+    try:
+        yield
+    finally:
+        _copies.remove(copy)

@@ -17,7 +17,10 @@ from pathlib import Path
 
 from colab_keras_bg.errors import BackgroundTrainingError
 from colab_keras_bg.sidecar import exchange
+from colab_keras_bg.sidecar.duties import Duties, duties_of
 from colab_keras_bg.sidecar.exchange import FOLDER, Orders, Report
+from colab_keras_bg.sidecar.reporting import Reporter, added_up
+from colab_keras_bg.sidecar.watching import LocalSidecar
 from colab_keras_bg.storage.lock import DirectoryLock
 
 __all__ = ["main"]
@@ -27,10 +30,6 @@ def main() -> int:
     """Ships one spool; 0 if all is shipped, 1 if the run cannot be had."""
     # What needs gRPC is not used here, and it takes ten megabytes.
     sys.modules["grpc"] = None  # type: ignore[assignment]
-    from colab_keras_bg.sidecar.process import Sidecar
-    from colab_keras_bg.sidecar.reporting import added_up
-    from colab_keras_bg.storage.addresses import open_remote
-
     # A kernel that is interrupted, or a terminal that closes, is not ours.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -41,17 +40,7 @@ def main() -> int:
         patience_secs=3600.0,
     )
     try:
-        orders = exchange.read(spool, Orders) or Orders()
-        rate = orders.bytes_per_sec
-        ends = [
-            open_remote(address, bytes_per_sec=rate)
-            for address in filter(None, (orders.url, orders.fallback))
-        ]
-        Sidecar(
-            spool,
-            *(end.storage for end in ends),
-            traffic=lambda: added_up(end.traffic() for end in ends),
-        ).run()
+        _work(spool, exchange.read(spool, Orders) or Orders())
     except Exception as error:  # noqa: BLE001 - told, whatever it is
         if not isinstance(error, BackgroundTrainingError):
             traceback.print_exc()  # Into its log.
@@ -71,6 +60,39 @@ def main() -> int:
     finally:
         lock.release()
     return 0
+
+
+def _work(spool: Path, orders: Orders) -> None:
+    duties = duties_of(spool, orders)
+    duties.start()
+    if not orders.url:
+        reporter = Reporter(spool, beside=lambda: _beside(duties))
+        LocalSidecar(spool, reporter, drain=duties.finish).run()
+        return
+    # What is needed to ship takes its time and its memory.
+    from colab_keras_bg.sidecar.process import Sidecar
+    from colab_keras_bg.storage.addresses import open_remote
+
+    rate = orders.bytes_per_sec
+    ends = [
+        open_remote(address, bytes_per_sec=rate)
+        for address in filter(None, (orders.url, orders.fallback))
+    ]
+    reporter = Reporter(
+        spool,
+        traffic=lambda: added_up(end.traffic() for end in ends),
+        beside=lambda: _beside(duties),
+    )
+    Sidecar(
+        spool,
+        *(end.storage for end in ends),
+        reporter=reporter,
+        drain=duties.finish,
+    ).run()
+
+
+def _beside(duties: Duties) -> dict[str, object]:
+    return {"local_problem": duties.problem}
 
 
 if __name__ == "__main__":

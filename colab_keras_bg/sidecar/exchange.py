@@ -36,6 +36,9 @@ class Orders:
             nowhere.
         fallback_after_secs: For how long it has to be dead before.
         bytes_per_sec: How much to send at most; None for as much as can be.
+        console_bytes: How much is kept of what an attempt prints.
+        resources_secs: How often it is measured what is used; 0 for never.
+        report_secs: How often the report is written; 0 for never.
         launch: Drawn at random by whoever gives them. A sidecar that finds
             others than it was started by ends: they have one of their own.
     """
@@ -49,6 +52,9 @@ class Orders:
     fallback: str = ""
     fallback_after_secs: float = 300.0
     bytes_per_sec: float | None = None
+    console_bytes: int = 0
+    resources_secs: float = 0.0
+    report_secs: float = 0.0
     launch: str = ""
 
 
@@ -57,8 +63,9 @@ class Report:
     """How a sidecar is doing.
 
     Attributes:
-        phase: `"starting"`, `"fetching"`, `"shipping"`, `"drained"` (all that
-            there was is durable, and it has ended) or `"failed"`.
+        phase: `"starting"`, `"fetching"`, `"shipping"` (or `"watching"`, if
+            there is nowhere to ship to), `"drained"` (all that there was is
+            durable, and it has ended) or `"failed"`.
         pid: Its process.
         beat: When it wrote this, in seconds since 1970.
         past_attempt: The last attempt of another machine.
@@ -75,6 +82,8 @@ class Report:
         progress: What it does, how many bytes are done, and of how many.
         skipped: What was passed over, in words.
         traffic: What was asked of the remote.
+        local_problem: What goes wrong with its duties on this machine.
+        warnings: What will go wrong on this machine before long.
     """
 
     NAME = "report.json"
@@ -95,6 +104,8 @@ class Report:
     progress: tuple[str, int, int] | None = None
     skipped: tuple[str, ...] = ()
     traffic: dict[str, Any] = field(default_factory=dict)
+    local_problem: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def write(spool: Path, what: Orders | Report) -> None:

@@ -25,6 +25,7 @@ from colab_keras_bg.errors import BackgroundTrainingError, StorageError
 from colab_keras_bg.sidecar import exchange
 from colab_keras_bg.sidecar.exchange import FOLDER, Orders, Report
 from colab_keras_bg.sidecar.options import ShippingOptions
+from colab_keras_bg.sidecar.watch_options import NOTHING, WatchOptions
 
 __all__ = ["LaunchedSidecar"]
 
@@ -49,15 +50,17 @@ class LaunchedSidecar:
         url: str,
         keep: dict[str, Any],
         options: ShippingOptions = ShippingOptions(),  # noqa: B008 - frozen
+        watch: WatchOptions = NOTHING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Takes what it is to do; nothing is started yet.
 
         Args:
             spool: The local end; a folder that is there.
-            url: The run directory that it ships to.
+            url: The run directory that it ships to; empty if nowhere.
             keep: The arguments of `keep_policy`, for the far end.
             options: How it is shipped.
+            watch: What it watches on this machine.
             clock: Seconds that only grow.
         """
         self._spool = spool
@@ -68,6 +71,9 @@ class LaunchedSidecar:
             fallback=options.fallback,
             fallback_after_secs=options.fallback_after_secs,
             bytes_per_sec=options.bytes_per_sec,
+            console_bytes=watch.console_bytes,
+            resources_secs=watch.resources_secs,
+            report_secs=watch.report_secs,
             launch=secrets.token_hex(8),
         )
         self._clock = clock
@@ -102,6 +108,11 @@ class LaunchedSidecar:
             )
         self._started = self._clock()
         self._heard = (0.0, self._started)
+
+    @property
+    def _what(self) -> str:
+        does = "ships the run" if self._orders.url else "watches over the run"
+        return f"the sidecar, which {does},"
 
     def report(self) -> Report | None:
         """What it last said; None before it has said anything."""
@@ -159,7 +170,7 @@ class LaunchedSidecar:
             found = replace(
                 found or Report(),
                 problem=(
-                    "the sidecar, which ships the run, gives no sign of life "
+                    f"{self._what} gives no sign of life "
                     f"since {silent_secs:.0f} s; it is ended and started "
                     f"again after {_HUNG_SECS:.0f} s"
                 ),
@@ -194,6 +205,9 @@ class LaunchedSidecar:
         """
         self._orders = replace(self._orders, finish=True)
         exchange.write(self._spool, self._orders)
+        found = self.look_after()
+        if self._has_ended() and (found is None or found.phase != "drained"):
+            self.start()  # Now, and not in a while.
         begun = self._clock()
         while self._clock() - begun < patience_secs and not given_up():
             found = self.look_after()

@@ -21,14 +21,12 @@ from colab_keras_bg.errors import (
     StorageRefusedError,
     StorageUnavailableError,
 )
-from colab_keras_bg.sidecar import exchange
-from colab_keras_bg.sidecar.exchange import Orders
+from colab_keras_bg.sidecar.attending import Trainer, Word
 from colab_keras_bg.sidecar.far_end import FarEnd
 from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.sidecar.reporting import Reporter
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
-from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError
 
 __all__ = ["Sidecar"]
@@ -56,7 +54,8 @@ class Sidecar:
         remote: Storage,
         fallback: Storage | None = None,
         *,
-        traffic: Callable[[], dict[str, object]] = dict,
+        reporter: Reporter | None = None,
+        drain: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -66,11 +65,12 @@ class Sidecar:
             spool: The local end, which exists.
             remote: The far end.
             fallback: Stands in for it while it stays dead.
-            traffic: Tells what was asked of both.
+            reporter: Told how it is doing.
+            drain: Has all that is still to be written here written, before
+                the last of it is shipped.
             clock: Seconds since 1970.
             sleep: Waits so many seconds.
         """
-        self._path = spool
         storage = LocalStorage(spool)
         self._first = FarEnd(storage, remote, clock=clock, sleep=sleep)
         self._fallback: FarEnd | None = None
@@ -79,8 +79,9 @@ class Sidecar:
                 storage, fallback, of="fallback-", clock=clock, sleep=sleep
             )
         self._clock, self._sleep = clock, sleep
-        self._reporter = Reporter(spool, traffic=traffic, clock=clock)
-        self._orders = exchange.read(spool, Orders) or Orders()
+        self._reporter = reporter or Reporter(spool, clock=clock)
+        self._drain = drain
+        self._trainer = Trainer(spool)
         self._has_begun = False
         self._wait_secs = _FIRST_WAIT_SECS
         # What is wrong with the first while the fallback stands in for it.
@@ -103,8 +104,8 @@ class Sidecar:
         remote = far.remote.describe()
         self._tell(phase="starting")
         for one in filter(None, (self._first, self._fallback)):
-            if self._orders.launch and (
-                one.notes.begun_for == self._orders.launch
+            if self._trainer.orders.launch and (
+                one.notes.begun_for == self._trainer.orders.launch
             ):
                 # One before us has begun for the very trainer that waits, or
                 # trains: this one only carries on.
@@ -142,7 +143,7 @@ class Sidecar:
         if is_first:
             self._standing = None
         self._take(far)
-        launch, other = self._orders.launch, self._other(far)
+        launch, other = self._trainer.orders.launch, self._other(far)
         far.notes.begun_for = launch
         if other is not None:
             other.notes.begun_for = ""
@@ -161,7 +162,7 @@ class Sidecar:
         while True:
             try:
                 taken = far.take(
-                    self._orders,
+                    self._trainer.orders,
                     carries_on=self._has_begun,
                     fallback=fallback if far is self._first else None,
                     watch=lambda *told: self._tell(
@@ -203,17 +204,13 @@ class Sidecar:
         raise _StaysDeadError from error
 
     def _ship(self, far: FarEnd, is_back: threading.Event | None) -> None:
-        was_gone = False
         while True:
-            orders = exchange.read(self._path, Orders) or self._orders
-            if orders.launch != self._orders.launch:
-                return  # A new trainer has its own sidecar.
-            self._orders = orders
-            gone = DirectoryLock.holder_of(self._path) is None
-            if was_gone and not gone:
-                return  # The same, before it has given its orders.
-            was_gone = gone
-            ending = gone or self._orders.finish
+            word = self._trainer.word()
+            if word is Word.LEAVE:
+                return
+            ending = word is Word.FINISH
+            if ending:
+                self._drain()
             try:
                 moved = far.ship(ending=ending)
             except RunHeldError:
@@ -266,7 +263,7 @@ class Sidecar:
             problem_since=since,
             waiting=far.waiting,
         )
-        is_due = now - since > self._orders.fallback_after_secs
+        is_due = now - since > self._trainer.orders.fallback_after_secs
         if far is self._first and self._fallback is not None and is_due:
             self._standing = str(error)
             raise _StaysDeadError from error

@@ -35,7 +35,8 @@ class Reporter:
         self,
         spool: Path,
         *,
-        traffic: Callable[[], Mapping[str, Any]],
+        traffic: Callable[[], Mapping[str, Any]] = dict,
+        beside: Callable[[], Mapping[str, Any]] = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Goes on from what an earlier sidecar has counted.
@@ -43,9 +44,11 @@ class Reporter:
         Args:
             spool: The spool.
             traffic: Tells what was asked of the far end by this process.
+            beside: More fields of `Report`, as they are at present.
             clock: Seconds since 1970.
         """
         self._spool, self._traffic, self._clock = spool, traffic, clock
+        self._beside = beside
         self.before = exchange.read(spool, Report) or Report()
         self._begun = clock()
         self._report = Report(pid=os.getpid())
@@ -78,7 +81,7 @@ class Reporter:
         with self._lock:
             self._report = replace(
                 self._report,
-                **changes,
+                **{**self._beside(), **changes},
                 beat=self._clock(),
                 traffic=self._counted(),
             )

@@ -1,0 +1,257 @@
+"""Everything that this process prints, kept while it is shown as before.
+
+Invariant: descriptors 1 and 2 lead to a file while this lasts, and the file
+is shown where they led before: what Python, C++ or a child has written is
+kept though the process be killed, and no reader can hold it up. Whoever asks
+`sys.stdout` whether it is a terminal gets the same answer as before.
+
+Where Python's own streams lead elsewhere (a notebook's kernel, a test that
+catches them), what is written to them is kept besides, and left to be shown
+there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from colab_keras_bg.journal.raw_console import RawConsole
+from colab_keras_bg.journal.showing import (
+    Shown,
+    Thinned,
+    in_notebook,
+    written_to,
+)
+
+__all__ = ["Capture", "unstoppable"]
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+class Capture:
+    """Keeps what this process prints; one at a time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        attempt: int,
+        *,
+        thin: bool | None = None,
+        advice: str = "colab-keras-bg logs",
+    ) -> None:
+        """Takes the place; nothing is changed yet.
+
+        Args:
+            directory: The run's local directory.
+            attempt: The attempt's number.
+            thin: Whether a few lines a minute are shown of what is much;
+                None: in a notebook.
+            advice: Where all of it can be read, for whoever sees that.
+        """
+        self._raw = RawConsole.of(directory, attempt)
+        self._apart = RawConsole.of(directory, attempt, errors_apart=True)
+        self._thin = in_notebook() if thin is None else thin
+        self._advice = advice
+        self._undo = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Keeps what is printed from now on.
+
+        Raises:
+            OSError: If the file cannot be made.
+        """
+        _flush()
+        with contextlib.ExitStack() as undo:
+            # Called last to first: what is buffered is written before the
+            # descriptors lead back.
+            kept_by_python = _led_elsewhere()
+            is_apart = not kept_by_python and not _same_file(1, 2)
+            out = self._keep(1, self._raw, undo)
+            if is_apart:
+                self._keep(2, self._apart, undo)
+            else:
+                self._lead(2, self._raw, undo)
+            if kept_by_python:
+                self._tee(out, undo)
+            else:
+                _as_terminals(undo)
+            undo.callback(_flush)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """Leaves everything as it was before."""
+        self._undo.close()
+
+    def _keep(
+        self, descriptor: int, raw: RawConsole, undo: contextlib.ExitStack
+    ) -> Shown:
+        """Has a descriptor lead to a file, which is shown where it led."""
+        os.close(raw.open())  # It is there.
+        before = self._lead(descriptor, raw, undo)
+        write = _nowhere if before is None else written_to(before)
+        if before is not None and self._thin:
+            thinned = Thinned(write, advice=self._advice)
+            undo.callback(thinned.finish)
+            write = thinned
+        out = Shown(raw.path, write)
+        undo.callback(out.stop)
+        out.start()
+        return out
+
+    def _lead(
+        self, descriptor: int, raw: RawConsole, undo: contextlib.ExitStack
+    ) -> int | None:
+        """Has a descriptor lead to a file; returns where it led before."""
+        before: int | None = None
+        try:
+            before = os.dup(descriptor)
+        except OSError:
+            undo.callback(os.close, descriptor)
+        else:
+            undo.callback(os.close, before)
+            undo.callback(os.dup2, before, descriptor)
+        handle = raw.open()
+        os.dup2(handle, descriptor)
+        if handle != descriptor:
+            os.close(handle)
+        return before
+
+    def _tee(self, out: Shown, undo: contextlib.ExitStack) -> None:
+        handle = self._raw.open()
+        undo.callback(os.close, handle)
+        lock = threading.Lock()
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:
+                continue
+            thinned = None
+            if self._thin:
+                thinned = Thinned(_as_text(stream), advice=self._advice)
+                undo.callback(thinned.finish)
+            tee = _Tee(stream, handle, out, lock, thinned)
+            setattr(sys, name, tee)
+            undo.callback(_put_back, name, tee, stream)
+
+
+class _Tee:
+    """Stands in for one of Python's streams, and keeps what is written."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        handle: int,
+        out: Shown,
+        lock: threading.Lock,
+        thinned: Thinned | None,
+    ) -> None:
+        self._stream, self._handle, self._out = stream, handle, out
+        self._lock, self._thinned = lock, thinned
+
+    def write(self, text: str) -> int:
+        content = text.encode("utf-8", "backslashreplace")
+        self._out.keep(self._handle, content)
+        if self._thinned is None:
+            return self._stream.write(text)
+        with self._lock:
+            self._thinned(content)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Terminal(io.TextIOWrapper):
+    """Leads to a file, and says that it is a terminal, as before."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class _Unstoppable(io.FileIO):
+    """Loses what the disk has no space for, instead of raising."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            return len(memoryview(content).cast("B"))
+
+
+def unstoppable(descriptor: int, *, terminal: bool = False) -> io.TextIOWrapper:
+    """A text stream of a descriptor that a full disk does not stop.
+
+    Args:
+        descriptor: The descriptor, which stays open.
+        terminal: Whether the stream is to say that it is a terminal.
+    """
+    kind = _Terminal if terminal else io.TextIOWrapper
+    raw = _Unstoppable(descriptor, "wb", closefd=False)
+    return kind(
+        io.BufferedWriter(raw),
+        encoding="utf-8",
+        errors="backslashreplace" if descriptor == 2 else "surrogateescape",
+        line_buffering=True,
+        write_through=True,
+    )
+
+
+def _as_terminals(undo: contextlib.ExitStack) -> None:
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        before = getattr(sys, name)
+        is_terminal = before is not None and before.isatty()
+        stream = unstoppable(descriptor, terminal=is_terminal)
+        setattr(sys, name, stream)
+        undo.callback(_put_back, name, stream, before)
+
+
+def _put_back(name: str, ours: Any, before: Any) -> None:
+    """Unless somebody else has put another in its place meanwhile."""
+    if getattr(sys, name) is ours:
+        setattr(sys, name, before)
+
+
+def _led_elsewhere() -> bool:
+    """Whether Python's streams do not lead to descriptors 1 and 2."""
+    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
+        if stream is None:
+            continue
+        try:
+            if stream.fileno() != descriptor:
+                return True
+        except (OSError, ValueError, AttributeError):
+            return True
+    return False
+
+
+def _nowhere(content: bytes) -> object:
+    return None
+
+
+def _same_file(first: int, second: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(first), os.fstat(second))
+    except OSError:
+        return True  # One leads nowhere.
+
+
+def _as_text(stream: TextIO) -> Callable[[bytes], object]:
+    return lambda content: stream.write(content.decode("utf-8", "replace"))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()

@@ -1,0 +1,149 @@
+"""The console of a run, read from wherever the run lies.
+
+Invariant: reading changes nothing. Each line comes once, in the order in
+which it was stored, attempt by attempt; what was dropped is said in its
+place. On the machine of the run itself, what is not stored yet is read from
+what was written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from colab_keras_bg.errors import ObjectNotFoundError
+from colab_keras_bg.journal.attempts import attempt_directory
+from colab_keras_bg.journal.console_log import LogFile, log_files, parsed
+from colab_keras_bg.journal.console_pump import read_notes
+from colab_keras_bg.journal.raw_console import raw_consoles
+from colab_keras_bg.journal.terminal import TerminalLines
+from colab_keras_bg.storage.interface import Storage
+
+__all__ = ["ConsoleLine", "ConsoleReader"]
+
+_BLOCK_BYTES = 1 << 20
+
+
+class ConsoleLine(NamedTuple):
+    """A line that was printed.
+
+    Attributes:
+        attempt: By which attempt.
+        when: In seconds since 1970; None if that is not known.
+        text: What was printed, without the line's end.
+    """
+
+    attempt: int
+    when: float | None
+    text: bytes
+
+
+class ConsoleReader:
+    """Reads on from where it has come to, as often as it is asked."""
+
+    def __init__(self, storage: Storage, *, attempt: int | None = None) -> None:
+        """Begins at the beginning.
+
+        Args:
+            storage: The run's objects.
+            attempt: The one attempt to read; all if None.
+        """
+        self._storage, self._attempt = storage, attempt
+        # By attempt: the file that is read, how much of it was, a cut line.
+        self._at: dict[int, tuple[LogFile, int, bytes]] = {}
+
+    def lines(self) -> Iterator[ConsoleLine]:
+        """What has come since.
+
+        Raises:
+            StorageUnavailableError: If it cannot be read.
+        """
+        for attempt, files in sorted(self._found().items()):
+            yield from self._new(attempt, files)
+
+    def all_lines(self, directory: Path) -> Iterator[ConsoleLine]:
+        """What has come, with what this machine has not stored yet.
+
+        Args:
+            directory: The run's local directory.
+
+        Raises:
+            StorageUnavailableError: If it cannot be read.
+        """
+        while True:
+            before = self._notes(directory)
+            unfinished = list(self._unfinished(directory))
+            stored = list(self.lines())
+            if before == self._notes(directory):
+                break
+            self._at.clear()  # It was stored meanwhile: once more.
+        for attempt in sorted({line.attempt for line in stored + unfinished}):
+            for lines in (stored, unfinished):
+                yield from (one for one in lines if one.attempt == attempt)
+
+    def _notes(self, directory: Path) -> list[object]:
+        return [read_notes(raw) for raw in raw_consoles(directory)]
+
+    def _unfinished(self, directory: Path) -> Iterator[ConsoleLine]:
+        for raw in raw_consoles(directory):
+            if self._attempt not in (None, raw.attempt):
+                continue
+            notes = read_notes(raw)
+            screen = TerminalLines(notes.get("lines"))
+            with contextlib.suppress(OSError), raw.path.open("rb") as file:
+                file.seek(int(notes.get("at", 0)))
+                while block := file.read(_BLOCK_BYTES):
+                    for text in screen.feed(block).split(b"\n")[:-1]:
+                        yield ConsoleLine(raw.attempt, None, text)
+            for text in screen.finish().split(b"\n")[:-1]:
+                yield ConsoleLine(raw.attempt, None, text)
+
+    def _found(self) -> dict[int, list[tuple[LogFile, int]]]:
+        """The files of each attempt, in order, and how large they are."""
+        sizes: dict[int, dict[str, int]] = defaultdict(dict)
+        prefix = "attempts/"
+        if self._attempt is not None:
+            prefix = f"{attempt_directory(self._attempt)}/"
+        for info in self._storage.list(prefix):
+            parts = info.name.split("/")
+            if len(parts) == 3 and parts[1].isdecimal():
+                sizes[int(parts[1])][parts[2]] = info.size_bytes
+        return {
+            attempt: [(file, found[file.name]) for file in files]
+            for attempt, found in sizes.items()
+            if (files := log_files(found))
+        }
+
+    def _new(
+        self, attempt: int, files: list[tuple[LogFile, int]]
+    ) -> Iterator[ConsoleLine]:
+        file, read, cut = self._at.get(attempt, (files[0][0], 0, b""))
+        for one, size_bytes in files:
+            if one < file:
+                continue
+            if one != file:
+                yield from self._missing(attempt, one, file.offset + read)
+                file, read, cut = one, 0, b""
+            name = f"{attempt_directory(attempt)}/{one.name}"
+            while read < size_bytes and (block := self._block(name, read)):
+                read += len(block)
+                *lines, cut = (cut + block).split(b"\n")
+                self._at[attempt] = file, read, cut
+                for line in lines:
+                    yield ConsoleLine(attempt, *parsed(line))
+            self._at[attempt] = file, read, cut
+
+    def _block(self, name: str, start: int) -> bytes:
+        with contextlib.suppress(ObjectNotFoundError):
+            return self._storage.read_range(name, start, _BLOCK_BYTES)
+        return b""  # Dropped meanwhile.
+
+    def _missing(
+        self, attempt: int, file: LogFile, expected: int
+    ) -> Iterator[ConsoleLine]:
+        if (lost := file.offset - expected) > 0:
+            text = f"[colab-keras-bg] {lost / 1e6:,.1f} MB were dropped here"
+            yield ConsoleLine(attempt, None, text.encode())
