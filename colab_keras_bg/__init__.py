@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from colab_keras_bg.callbacks.export import export
     from colab_keras_bg.callbacks.restore import restore
     from colab_keras_bg.callbacks.unattended import unattended
+    from colab_keras_bg.report.console import watch
     from colab_keras_bg.run import Run, current_run
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "export",
     "restore",
     "unattended",
+    "watch",
 ]
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "export": "colab_keras_bg.callbacks.export",
     "restore": "colab_keras_bg.callbacks.restore",
     "unattended": "colab_keras_bg.callbacks.unattended",
+    "watch": "colab_keras_bg.report.console",
 }
 _ROOMS = ("data", "errors")
 

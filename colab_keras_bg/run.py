@@ -27,6 +27,7 @@ from colab_keras_bg.errors import (
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.journal.metrics import METRICS, MetricsJournal, named_apart
+from colab_keras_bg.journal.step_times import StepTimes
 from colab_keras_bg.output import RunOutput
 from colab_keras_bg.run_directory import RunDirectory, directory_of
 from colab_keras_bg.run_options import RunOptions
@@ -64,6 +65,7 @@ class Run:
         address: The run directory, as people write it: a path, or a URL.
         seed: The seed given on the command line, or None.
         saves: Its checkpoints.
+        times: Where the training's time goes.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Run:
         self._output = RunOutput(
             self._directory, kept=options.watch.console_bytes > 0
         )
+        self.times = StepTimes()
         self._supervised = False
         self._state = "starting"
         self._step = self._epoch = 0
@@ -377,6 +380,7 @@ class Run:
         return vital_signs(
             self._directory,
             self.saves,
+            self.times,
             state=self._state,
             step=self._step,
             epoch=self._epoch,

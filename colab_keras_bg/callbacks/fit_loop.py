@@ -106,6 +106,14 @@ class FitLoop:
             "begins it anew. Make a new generator for each fit"
         )
 
+    @property
+    def batches(self) -> int | None:
+        """How many batches this `fit` trains on; None if nobody knows."""
+        per_epoch = self.callback_list.params.get("steps")
+        begun = self._given.get("initial_epoch") or 0
+        epochs = int(self.callback_list.params["epochs"]) - int(begun)
+        return None if per_epoch is None else max(0, epochs) * int(per_epoch)
+
     def wrap_turns(
         self, wrapper: Callable[[Callable[[], Turns]], Turns]
     ) -> None:

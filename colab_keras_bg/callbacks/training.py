@@ -28,6 +28,7 @@ from colab_keras_bg.callbacks.contents import Contents, Taken
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
 from colab_keras_bg.callbacks.honesty import StepHonesty, say_not_exact
 from colab_keras_bg.callbacks.stored_state import check_state
+from colab_keras_bg.callbacks.timed_turns import wrap_timed
 from colab_keras_bg.checkpoint.store import Checkpoint
 from colab_keras_bg.data.source import Saved
 from colab_keras_bg.data.sources import source_of
@@ -79,8 +80,6 @@ class Training:
         self._open_turn = 0
         self._is_past = False
 
-    # The hooks, in the order in which Keras calls them.
-
     def begin(self) -> None:
         """After every callback's `on_train_begin`.
 
@@ -107,7 +106,9 @@ class Training:
             self._put_back(found)
         used = self._loop.used_before
         say_not_exact([unsteady(), self._validation.not_exact, used])
-        self._loop.wrap_turns(self._turns)
+        self._run.times.expect(self._loop.batches, self._position.fit_began)
+        most = self._model.steps_per_execution
+        wrap_timed(self._turns, self._loop, self._run.times, most=most)
 
     def epoch_begins(self, epoch: int) -> None:
         """After every callback's `on_epoch_begin`."""
@@ -173,8 +174,6 @@ class Training:
             self._fit + 1
         )
         return saved
-
-    # Going on from a checkpoint.
 
     def _checkpoint(self) -> Checkpoint | None:
         """The checkpoint that this `fit` goes on from."""
@@ -271,8 +270,6 @@ class Training:
             return None
         return self._position if self._position.epoch == epoch else None
 
-    # The turns of an epoch.
-
     def _turns(self, original: Callable[[], Turns]) -> Turns:
         """The turns of one epoch that are still to be trained."""
         found, self._resume = self._resume, None
@@ -352,8 +349,6 @@ class Training:
             turns=position.turns + 1,
         )
         self._run.at_step(self._position.step, epoch=position.epoch)
-
-    # Saving.
 
     def _save(self, *, iterator: Any, measured: Any = None) -> None:
         step = self._position.step

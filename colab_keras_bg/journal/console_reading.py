@@ -9,8 +9,9 @@ what was written.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,14 +45,19 @@ class ConsoleLine(NamedTuple):
 class ConsoleReader:
     """Reads on from where it has come to, as often as it is asked."""
 
-    def __init__(self, storage: Storage, *, attempt: int | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        wanted: Callable[[int], bool] = lambda attempt: True,
+    ) -> None:
         """Begins at the beginning.
 
         Args:
             storage: The run's objects.
-            attempt: The one attempt to read; all if None.
+            wanted: Whether an attempt is to be read.
         """
-        self._storage, self._attempt = storage, attempt
+        self._storage, self._wanted = storage, wanted
         # By attempt: the file that is read, how much of it was, a cut line.
         self._at: dict[int, tuple[LogFile, int, bytes]] = {}
 
@@ -89,27 +95,30 @@ class ConsoleReader:
 
     def _unfinished(self, directory: Path) -> Iterator[ConsoleLine]:
         for raw in raw_consoles(directory):
-            if self._attempt not in (None, raw.attempt):
+            if not self._wanted(raw.attempt):
                 continue
             notes = read_notes(raw)
             screen = TerminalLines(notes.get("lines"))
+            when: float | None = None
             with contextlib.suppress(OSError), raw.path.open("rb") as file:
+                when = os.fstat(file.fileno()).st_mtime
                 file.seek(int(notes.get("at", 0)))
                 while block := file.read(_BLOCK_BYTES):
                     for text in screen.feed(block).split(b"\n")[:-1]:
-                        yield ConsoleLine(raw.attempt, None, text)
+                        yield ConsoleLine(raw.attempt, when, text)
             for text in screen.finish().split(b"\n")[:-1]:
-                yield ConsoleLine(raw.attempt, None, text)
+                yield ConsoleLine(raw.attempt, when, text)
 
     def _found(self) -> dict[int, list[tuple[LogFile, int]]]:
         """The files of each attempt, in order, and how large they are."""
         sizes: dict[int, dict[str, int]] = defaultdict(dict)
-        prefix = "attempts/"
-        if self._attempt is not None:
-            prefix = f"{attempt_directory(self._attempt)}/"
-        for info in self._storage.list(prefix):
+        for info in self._storage.list("attempts/"):
             parts = info.name.split("/")
-            if len(parts) == 3 and parts[1].isdecimal():
+            if (
+                len(parts) == 3
+                and parts[1].isdecimal()
+                and self._wanted(int(parts[1]))
+            ):
                 sizes[int(parts[1])][parts[2]] = info.size_bytes
         return {
             attempt: [(file, found[file.name]) for file in files]

@@ -92,7 +92,7 @@ def _work(spool: Path, orders: Orders) -> None:
 
 
 def _beside(duties: Duties) -> dict[str, object]:
-    return {"local_problem": duties.problem}
+    return {"local_problem": duties.problem, "warnings": duties.warnings}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from colab_keras_bg.sidecar.exchange import Orders
 from colab_keras_bg.sidecar.pumping import Pumping
+from colab_keras_bg.sidecar.sampling import Sampling
 
 __all__ = ["Duties", "Duty", "duties_of"]
 
@@ -31,6 +33,8 @@ def duties_of(spool: Path, orders: Orders) -> Duties:
     duties: list[Duty] = []
     if orders.console_bytes:
         duties.append(Pumping(spool, limit_bytes=orders.console_bytes))
+    if orders.resources_secs:
+        duties.append(Sampling(spool, interval_secs=orders.resources_secs))
     return Duties(duties)
 
 
@@ -57,11 +61,7 @@ class Duty(Protocol):
 
 
 class Duties:
-    """Does them, each at its time.
-
-    Attributes:
-        problem: What is going wrong with one of them; None if nothing is.
-    """
+    """Does them, each at its time."""
 
     def __init__(
         self,
@@ -87,6 +87,12 @@ class Duties:
     def problem(self) -> str | None:
         """What is going wrong with one of them; None if nothing is."""
         return next(iter(self._problems.values()), None)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What will go wrong before long, in words."""
+        found = (getattr(duty, "warnings", ()) for duty in self._duties)
+        return tuple(itertools.chain.from_iterable(found))
 
     def start(self) -> None:
         """Does them from now on."""

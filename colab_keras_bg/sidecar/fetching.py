@@ -169,8 +169,15 @@ class Fetcher:
         return True
 
     def records(self, prefix: str) -> list[str]:
-        """Fetches all small files below a folder; returns their names."""
-        names = [info.name for info in self._remote.list(prefix)]
+        """Fetches all small files below a folder; returns their names.
+
+        What attempts have printed stays where it is.
+        """
+        names = [
+            info.name
+            for info in self._remote.list(prefix)
+            if not info.name.endswith(".log")
+        ]
         return [name for name in names if self.record(name)]
 
     def _file(

@@ -177,6 +177,8 @@ class LaunchedSidecar:
             )
             if silent_secs > _HUNG_SECS and self._process is not None:
                 self._process.kill()
+        if found is not None and found.phase == "drained":
+            return found  # It has ended because nothing was left to do.
         if ended and self._clock() - self._started > _RESTART_SECS:
             with contextlib.suppress(OSError):
                 self.start()

@@ -16,6 +16,7 @@ from colab_keras_bg.journal.announce import say
 
 __all__ = [
     "accelerators",
+    "device_memory",
     "enable_determinism",
     "is_deterministic",
     "read",
@@ -123,6 +124,19 @@ def _copy() -> Callable[[Any], Any]:
 
     compiled: Callable[[Any], Any] = jax.jit(copy)
     return compiled
+
+
+def device_memory() -> list[dict[str, int]]:
+    """What each accelerator has in use, and may use, in bytes."""
+    found = []
+    for device in jax.local_devices():
+        stats = device.memory_stats() if device.platform != "cpu" else None
+        if stats:
+            names = {"used_bytes": "bytes_in_use", "limit_bytes": "bytes_limit"}
+            found.append(
+                {ours: int(stats[n]) for ours, n in names.items() if n in stats}
+            )
+    return found
 
 
 def accelerators() -> list[str]:

@@ -13,7 +13,13 @@ from typing import Any
 
 import keras
 
-__all__ = ["differing", "enable_determinism", "surroundings", "unsteady"]
+__all__ = [
+    "device_memory",
+    "differing",
+    "enable_determinism",
+    "surroundings",
+    "unsteady",
+]
 
 
 def surroundings() -> dict[str, Any]:
@@ -61,6 +67,13 @@ def unsteady() -> str | None:
         "interruption: start with --deterministic to be exact, at some cost in "
         "speed"
     )
+
+
+def device_memory() -> list[dict[str, int]]:
+    """What each accelerator has in use, and may use, as far as is known."""
+    adapter = _adapter(keras.backend.backend())
+    found: list[dict[str, int]] = adapter.device_memory() if adapter else []
+    return found
 
 
 def enable_determinism() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 __all__ = [
     "accelerators",
     "apply_random_state",
+    "device_memory",
     "enable_determinism",
     "graph_bytes",
     "graph_refusal",
@@ -255,6 +256,15 @@ def traced(model: Any) -> list[Any]:
         if hasattr(item, "_list_all_concrete_functions")
         for concrete in item._list_all_concrete_functions()
     ]
+
+
+def device_memory() -> list[dict[str, int]]:
+    """What each GPU has in use, in bytes."""
+    found = []
+    for index in range(len(tf.config.list_logical_devices("GPU"))):
+        info = tf.config.experimental.get_memory_info(f"GPU:{index}")
+        found.append({"used_bytes": int(info["current"])})
+    return found
 
 
 def accelerators() -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 __all__ = [
     "accelerators",
     "apply_random_state",
+    "device_memory",
     "enable_determinism",
     "generator_state",
     "is_deterministic",
@@ -42,6 +43,20 @@ def apply_random_state(state: dict[str, Any]) -> None:
         devices = range(torch.cuda.device_count())
         for device, text in zip(devices, state["cuda"], strict=False):
             torch.cuda.set_rng_state(_from_text(text), device)
+
+
+def device_memory() -> list[dict[str, int]]:
+    """What each GPU has in use, and may use, in bytes."""
+    found = []
+    for index in range(torch.cuda.device_count()):
+        free_bytes, total_bytes = torch.cuda.mem_get_info(index)
+        found.append(
+            {
+                "used_bytes": total_bytes - free_bytes,
+                "limit_bytes": total_bytes,
+            }
+        )
+    return found
 
 
 def accelerators() -> list[str]:

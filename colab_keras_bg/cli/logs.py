@@ -1,0 +1,126 @@
+"""`logs`: the console of all attempts as one stream.
+
+Invariant: reading changes nothing. A pipe or a file gets the very bytes that
+were printed; a terminal gets none that it would obey, but for colours.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from absl import flags
+
+from colab_keras_bg.checkpoint.policies import secs_of
+from colab_keras_bg.cli import exit_status
+from colab_keras_bg.cli.arguments import Command, one_name
+from colab_keras_bg.errors import UsageError
+from colab_keras_bg.journal.console_log import stamp
+from colab_keras_bg.journal.console_reading import ConsoleLine
+from colab_keras_bg.report.console import RunConsole, shown
+from colab_keras_bg.report.status import read_status
+
+__all__ = ["COMMAND"]
+
+
+def _define(values: flags.FlagValues) -> None:
+    flags.DEFINE_boolean(
+        "follow",
+        False,
+        "Go on with what is printed from now on, until the run ends.",
+        short_name="f",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "attempt",
+        None,
+        "One attempt only. Default: all of them.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "since",
+        None,
+        "What was printed since then: a time such as 10m or 2h ago, or "
+        "2026-11-28T16:00 (local, unless it says otherwise).",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
+        "times",
+        False,
+        "Put the time, in UTC, in front of each line.",
+        flag_values=values,
+    )
+
+
+def _run(values: Any, names: Sequence[str]) -> int:
+    run_dir = one_name(names, what="RUN_DIR")
+    since = None if values.since is None else _since(values.since)
+    console = RunConsole(run_dir, attempt=values.attempt)
+    printer = _Printer(since=since, times=values.times)
+    if not values.follow:
+        printer.print(console.all_lines())
+        return exit_status.DONE
+    printer.print(console.lines())
+    try:
+        while read_status(run_dir).state == "running":
+            time.sleep(console.poll_secs)
+            printer.print(console.lines())
+        time.sleep(console.poll_secs)  # The last of it is being stored.
+        printer.print(console.lines())
+    except KeyboardInterrupt:
+        pass  # Following is over; the run goes on.
+    return exit_status.DONE
+
+
+class _Printer:
+    """Prints lines from a moment on."""
+
+    def __init__(self, *, since: float | None, times: bool) -> None:
+        self._since, self._times = since, times
+        self._is_terminal = sys.stdout.isatty()
+
+    def print(self, lines: Iterable[ConsoleLine]) -> None:
+        out = sys.stdout.buffer
+        for line in lines:
+            if self._is_before(line):
+                continue
+            text = line.text
+            if self._is_terminal:
+                text = shown(line, colours=True).encode()
+            if self._times:
+                text = (stamp(line.when) if line.when else b"- ") + text
+            out.write(text + b"\n")
+        out.flush()
+
+    def _is_before(self, line: ConsoleLine) -> bool:
+        if self._since is None:
+            return False
+        if line.when is None or line.when < self._since:
+            return True
+        self._since = None  # Lines without a time belong to those before.
+        return False
+
+
+def _since(text: str) -> float:
+    if (secs := secs_of(text)) is not None:
+        return time.time() - secs
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--since={text} cannot be meant: give a time such as 10m or 2h "
+            "ago, or 2026-11-28T16:00."
+        ) from None
+
+
+COMMAND = Command(
+    name="logs",
+    synopsis="[flags] RUN_DIR",
+    summary="Show what a run has printed, over all its attempts.",
+    define=_define,
+    run=_run,
+)

@@ -1,0 +1,218 @@
+"""The console of a run as one stream, for people.
+
+Invariant: what another has printed never reaches a terminal as a command, but
+for colours. Following a run and being interrupted leaves the run alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from colab_keras_bg.errors import StorageUnavailableError, UsageError
+from colab_keras_bg.journal.announce import printable, say
+from colab_keras_bg.journal.attempts import attempt_directory
+from colab_keras_bg.journal.console_reading import ConsoleLine, ConsoleReader
+from colab_keras_bg.report.status import read_status
+from colab_keras_bg.run_directory import directory_of
+from colab_keras_bg.storage.lock import DirectoryLock
+from colab_keras_bg.stored_run import StoredRun, stored_run
+
+__all__ = ["RunConsole", "shown", "watch"]
+
+_NEAR_SECS, _FAR_SECS = 0.5, 5.0
+_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
+_RESET = "\x1b[0m"
+
+
+class RunConsole:
+    """Reads the console of a run, wherever that lies.
+
+    Of a run that is shipped, what this machine is printing is read here, and
+    the rest from where it is shipped to.
+    """
+
+    def __init__(
+        self, run_dir: str | os.PathLike[str], *, attempt: int | None = None
+    ) -> None:
+        """Takes a run.
+
+        Args:
+            run_dir: The run directory.
+            attempt: The one attempt to read; all if None.
+
+        Raises:
+            UsageError: If there is no run, or no such attempt.
+            StorageUnavailableError: If that cannot be told.
+        """
+        self.run_dir, self._asked = run_dir, attempt
+        stored = stored_run(run_dir)
+        self._here: Path | None = (
+            None if stored.is_remote else directory_of(run_dir)
+        )
+        self._is_far = stored.is_remote
+        try:
+            stored.check_holds_a_run()
+            numbers = stored.attempts.numbers()
+        except StorageUnavailableError as error:
+            if not stored.is_remote:
+                raise
+            stored = self._local_end(error)
+            numbers = stored.attempts.numbers()
+        if attempt is not None and attempt not in numbers:
+            found = ", ".join(map(str, numbers)) or "none"
+            raise UsageError(
+                f"There is no attempt {attempt} in {stored.address}. Attempts: "
+                f"{found}."
+            )
+        self._reader = ConsoleReader(stored.storage, wanted=self._is_wanted)
+        self._present: int | None = None
+        self._live: ConsoleReader | None = None
+        if stored.is_remote:
+            self._find_live()
+
+    @property
+    def poll_secs(self) -> float:
+        """How often it is worth to look for more."""
+        return _FAR_SECS if self._is_far and not self._live else _NEAR_SECS
+
+    def lines(self) -> Iterator[ConsoleLine]:
+        """What has come since.
+
+        Raises:
+            StorageUnavailableError: If it cannot be read.
+        """
+        yield from self._reader.lines()
+        if self._live is not None:
+            yield from self._live.lines()
+
+    def all_lines(self) -> Iterator[ConsoleLine]:
+        """What has come, with what is not stored yet.
+
+        Raises:
+            StorageUnavailableError: If it cannot be read.
+        """
+        if self._live is None and self._here is not None:
+            yield from self._reader.all_lines(self._here)
+            return
+        yield from self._reader.lines()
+        if self._live is not None and self._here is not None:
+            yield from self._live.all_lines(self._here)
+
+    def _local_end(self, error: StorageUnavailableError) -> StoredRun:
+        """What this machine has of a run that cannot be reached."""
+        path = directory_of(self.run_dir)
+        here = stored_run(path)
+        if not here.holds_a_run():
+            raise error
+        say(f"{error} What is on this machine is shown.")
+        self._here, self._is_far = path, False
+        return here
+
+    def _find_live(self) -> None:
+        """The attempt that is being made on this machine, if one is."""
+        path = directory_of(self.run_dir)
+        if not path.is_dir() or DirectoryLock.holder_of(path) is None:
+            return
+        here = stored_run(path)
+        present = max(here.attempts.numbers(), default=None)
+        if present is not None and self._asked in (None, present):
+            self._present, self._here = present, path
+            self._live = ConsoleReader(
+                here.storage, wanted=lambda number: number == present
+            )
+
+    def _is_wanted(self, number: int) -> bool:
+        if number == self._present:
+            return False
+        return self._asked in (None, number)
+
+
+def shown(line: ConsoleLine, *, colours: bool) -> str:
+    """A line as a terminal may show it.
+
+    Args:
+        line: The line.
+        colours: Whether colours stay.
+    """
+    text = line.text.decode("utf-8", "replace")
+    if not colours:
+        return printable(_COLOUR.sub("", text))
+    parts = _COLOUR.split(text)
+    parts[::2] = map(printable, parts[::2])
+    return "".join(parts) + (_RESET if len(parts) > 1 else "")
+
+
+def watch(
+    run_dir: str | os.PathLike[str],
+    *,
+    lines: int = 200,
+    follow: bool = True,
+    write: Callable[[str], object] = print,
+    sleep: Callable[[float], object] = time.sleep,
+) -> None:
+    """Shows what a run has printed, and goes on until it ends.
+
+    For a notebook's cell that is opened again: interrupting it leaves the run
+    alone.
+
+    Args:
+        run_dir: The run directory.
+        lines: How many of the lines that were missed are shown; 0 for none.
+        follow: Whether to go on.
+        write: Is given each line.
+        sleep: Waits so many seconds.
+
+    Raises:
+        UsageError: If there is no run.
+        StorageUnavailableError: If it cannot be read.
+    """
+    console = RunConsole(run_dir)
+    try:
+        attempt = _show_newest(console, lines, write)
+        while follow and _is_running(run_dir):
+            sleep(console.poll_secs)
+            attempt = _show(console.lines(), attempt, write)
+        if follow:
+            sleep(console.poll_secs)  # The last of it is being stored.
+        _show(console.lines(), attempt, write)
+    except KeyboardInterrupt:
+        write("colab-keras-bg: no longer watched; the run goes on")
+        return
+    status = read_status(run_dir)
+    reason = f": {status.reason}" if status.reason else ""
+    write(f"colab-keras-bg: {printable(status.state + reason)}")
+
+
+def _show_newest(
+    console: RunConsole, most: int, write: Callable[[str], object]
+) -> int:
+    count = 0
+    newest: deque[ConsoleLine] = deque(maxlen=most)
+    for line in console.lines():
+        count += 1
+        newest.append(line)
+    if count > len(newest) > 0:
+        write(f"colab-keras-bg: the last {len(newest)} of {count} lines")
+    return _show(iter(newest), 0, write)
+
+
+def _show(
+    lines: Iterator[ConsoleLine],
+    attempt: int,
+    write: Callable[[str], object],
+) -> int:
+    for line in lines:
+        if line.attempt != attempt:
+            attempt = line.attempt
+            write(f"colab-keras-bg: {attempt_directory(attempt)}")
+        write(shown(line, colours=True))
+    return attempt
+
+
+def _is_running(run_dir: str | os.PathLike[str]) -> bool:
+    return read_status(run_dir).state == "running"
