@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
+from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.step_times import StepTimes, TimedIterator
 from colab_keras_bg.training_state.surroundings import device_memory
 
@@ -54,7 +55,7 @@ def wrap_timed(
             times.step(ended - begun, loop.batches_of_turn(turn, most=most))
             begun, waited_before = ended, times.input_secs or 0.0
 
-    times.beside = lambda: {"device_memory": device_memory() or None}
+    times.beside = _DeviceMemory()
     loop.wrap_turns(timed)
 
 
@@ -64,3 +65,20 @@ def _read(
     if backend != "torch":
         return original
     return lambda: TimedIterator(original(), times)
+
+
+class _DeviceMemory:
+    """What accelerators have in use; not asked again once that fails."""
+
+    def __init__(self) -> None:
+        self._fails = False
+
+    def __call__(self) -> dict[str, Any]:
+        if self._fails:
+            return {}
+        try:
+            return {"device_memory": device_memory() or None}
+        except Exception as error:  # noqa: BLE001 - a driver's; it is said
+            self._fails = True
+            say(f"the accelerators' memory cannot be told: {error}")
+            return {}

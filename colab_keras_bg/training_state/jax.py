@@ -128,6 +128,8 @@ def _copy() -> Callable[[Any], Any]:
 
 def device_memory() -> list[dict[str, int]]:
     """What each accelerator has in use, and may use, in bytes."""
+    import jax
+
     found = []
     for device in jax.local_devices():
         stats = device.memory_stats() if device.platform != "cpu" else None

@@ -260,6 +260,8 @@ def traced(model: Any) -> list[Any]:
 
 def device_memory() -> list[dict[str, int]]:
     """What each GPU has in use, in bytes."""
+    import tensorflow as tf
+
     found = []
     for index in range(len(tf.config.list_logical_devices("GPU"))):
         info = tf.config.experimental.get_memory_info(f"GPU:{index}")

@@ -47,6 +47,8 @@ def apply_random_state(state: dict[str, Any]) -> None:
 
 def device_memory() -> list[dict[str, int]]:
     """What each GPU has in use, and may use, in bytes."""
+    import torch
+
     found = []
     for index in range(torch.cuda.device_count()):
         free_bytes, total_bytes = torch.cuda.mem_get_info(index)
