@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import sys
@@ -72,16 +73,20 @@ class Capture:
             # Called last to first: what is buffered is written before the
             # descriptors lead back.
             kept_by_python = _led_elsewhere()
+            terminals = _terminals()
             is_apart = not kept_by_python and not _same_file(1, 2)
-            out = self._keep(1, self._raw, undo)
+            # Nothing else is opened before: it could get their numbers.
+            starts = self._raw.size_bytes(), self._apart.size_bytes()
+            before = self._lead(1, self._raw, undo)
+            errors_raw = self._apart if is_apart else self._raw
+            errors_before = self._lead(2, errors_raw, undo)
+            out = self._show(self._raw, starts[0], before, undo)
             if is_apart:
-                self._keep(2, self._apart, undo)
-            else:
-                self._lead(2, self._raw, undo)
+                self._show(self._apart, starts[1], errors_before, undo)
             if kept_by_python:
                 self._tee(out, undo)
             else:
-                _as_terminals(undo)
+                _as_before(terminals, undo)
             undo.callback(_flush)
             self._undo = undo.pop_all()
 
@@ -89,18 +94,20 @@ class Capture:
         """Leaves everything as it was before."""
         self._undo.close()
 
-    def _keep(
-        self, descriptor: int, raw: RawConsole, undo: contextlib.ExitStack
+    def _show(
+        self,
+        raw: RawConsole,
+        start: int,
+        where: int | None,
+        undo: contextlib.ExitStack,
     ) -> Shown:
-        """Has a descriptor lead to a file, which is shown where it led."""
-        os.close(raw.open())  # It is there.
-        before = self._lead(descriptor, raw, undo)
-        write = _nowhere if before is None else written_to(before)
-        if before is not None and self._thin:
+        """Shows a file where a descriptor led before."""
+        write = _nowhere if where is None else written_to(where)
+        if where is not None and self._thin:
             thinned = Thinned(write, advice=self._advice)
             undo.callback(thinned.finish)
             write = thinned
-        out = Shown(raw.path, write)
+        out = Shown(raw.path, write, start=start)
         undo.callback(out.stop)
         out.start()
         return out
@@ -111,15 +118,17 @@ class Capture:
         """Has a descriptor lead to a file; returns where it led before."""
         before: int | None = None
         try:
-            before = os.dup(descriptor)
+            before = _apart(descriptor)
         except OSError:
             undo.callback(os.close, descriptor)
         else:
             undo.callback(os.close, before)
             undo.callback(os.dup2, before, descriptor)
         handle = raw.open()
-        os.dup2(handle, descriptor)
-        if handle != descriptor:
+        if handle == descriptor:  # It was closed.
+            os.set_inheritable(descriptor, True)
+        else:
+            os.dup2(handle, descriptor)
             os.close(handle)
         return before
 
@@ -208,10 +217,18 @@ def unstoppable(descriptor: int, *, terminal: bool = False) -> io.TextIOWrapper:
     )
 
 
-def _as_terminals(undo: contextlib.ExitStack) -> None:
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+def _terminals() -> list[bool]:
+    return [
+        stream is not None and stream.isatty()
+        for stream in (sys.stdout, sys.stderr)
+    ]
+
+
+def _as_before(terminals: list[bool], undo: contextlib.ExitStack) -> None:
+    """Streams to the descriptors that say whether there is a terminal."""
+    for name, is_terminal in zip(("stdout", "stderr"), terminals, strict=True):
         before = getattr(sys, name)
-        is_terminal = before is not None and before.isatty()
+        descriptor = 1 if name == "stdout" else 2
         stream = unstoppable(descriptor, terminal=is_terminal)
         setattr(sys, name, stream)
         undo.callback(_put_back, name, stream, before)
@@ -238,6 +255,11 @@ def _led_elsewhere() -> bool:
 
 def _nowhere(content: bytes) -> object:
     return None
+
+
+def _apart(descriptor: int) -> int:
+    """A copy of a descriptor, away from the numbers of the streams."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
 def _same_file(first: int, second: int) -> bool:

@@ -139,23 +139,21 @@ class Thinned:
 
 
 class Shown:
-    """Shows a file that grows, from where it ends when this is made."""
+    """Shows a file that grows."""
 
-    def __init__(
-        self, path: Path, write: _Write, *, start: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, write: _Write, *, start: int = 0) -> None:
         """Takes the file, which is there.
 
         Args:
             path: The file.
             write: Is given what comes.
-            start: From which byte on; from the end if None.
+            start: From which byte on.
 
         Raises:
             OSError: If it cannot be read.
         """
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._at = os.fstat(self._handle).st_size if start is None else start
+        self._at = start
         self._write = write
         # What has been shown by whoever wrote it.
         self._passed: deque[tuple[int, int]] = deque()

@@ -24,13 +24,15 @@ _BACK = re.compile(rb"\x08+\r")
 _TOKEN = re.compile(
     "\x1b\\[([0-9;?]*)([@-~])"  # 1, 2: a control sequence
     "|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)"  # a window's title, a link
-    "|\x1b[^\\[\\]]"  # other escapes
+    "|\x1b[ -/]{0,4}[0-Z\\\\^-~]"  # other escapes
     "|([\r\n\b])"  # 3
     "|[^\r\n\b\x1b]+"
     "|\x1b"
 )
 # An escape sequence that may go on in the next block.
-_OPEN_ESCAPE = re.compile(rb"\x1b(?:\[[0-9;?]{0,30}|\][^\x07\x1b]{0,200})?$")
+_OPEN_ESCAPE = re.compile(
+    rb"\x1b(?:[ -/]{1,4}|\[[0-9;?]{0,30}|\][^\x07\x1b]{0,200})?\Z"
+)
 _MOST_CELLS = 1 << 16  # What stands longer on a line is cut there.
 _MOST_ROWS = 64  # A program that draws higher than that is not followed.
 _QUIET_LINES = 200  # Without going up: it is done with that.
