@@ -64,16 +64,20 @@ def _run(values: Any, names: Sequence[str]) -> int:
     if not values.follow:
         printer.print(console.all_lines())
         return exit_status.DONE
-    printer.print(console.lines())
     try:
-        while read_status(run_dir).state == "running":
-            time.sleep(console.poll_secs)
-            printer.print(console.lines())
-        time.sleep(console.poll_secs)  # The last of it is being stored.
-        printer.print(console.lines())
+        _follow(console, printer)
     except KeyboardInterrupt:
         pass  # Following is over; the run goes on.
     return exit_status.DONE
+
+
+def _follow(console: RunConsole, printer: _Printer) -> None:
+    printer.print(console.lines())
+    while read_status(console.run_dir).state == "running":
+        time.sleep(console.poll_secs)
+        printer.print(console.lines())
+    time.sleep(console.poll_secs)  # The last of it is being stored.
+    printer.print(console.lines())
 
 
 class _Printer:

@@ -21,6 +21,8 @@ from typing import IO, Any
 from waiting import until
 
 import colab_keras_bg
+from colab_keras_bg.journal.console_reading import ConsoleReader
+from colab_keras_bg.storage.local import LocalStorage
 
 __all__ = ["WAITS", "Ended", "Workplace"]
 
@@ -119,9 +121,20 @@ class Workplace:
         return sorted(p.name for p in (self.run_dir / "attempts").iterdir())
 
     def console(self, attempt: int = 1) -> bytes:
-        """What an attempt's console holds."""
-        folder = self.run_dir / "attempts" / f"{attempt:04d}"
-        return (folder / "console.log").read_bytes()
+        """What an attempt's program has printed, as it is kept."""
+        ours = b"colab-keras-bg: "
+        return b"".join(
+            line + b"\n"
+            for line in self.console_lines(attempt)
+            if not line.startswith(ours)
+        )
+
+    def console_lines(self, attempt: int = 1) -> list[bytes]:
+        """All that is kept of an attempt's console, what we say, too."""
+        reader = ConsoleReader(
+            LocalStorage(self.run_dir), wanted=lambda number: number == attempt
+        )
+        return [line.text for line in reader.all_lines(self.run_dir)]
 
     def files(self) -> dict[str, bytes]:
         """Everything below the workplace, by name."""

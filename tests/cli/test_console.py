@@ -56,8 +56,10 @@ def test_all_that_was_written_before_a_kill(
         """
     )
     ended = place.train(program)
+    # A line that long is kept in two.
     expected = b"x" * 100_000 + b"\nthe last words"
-    assert place.console() == expected
+    kept = place.console().replace(b"x\nx", b"xx")
+    assert kept == expected + b"\n"
     if victim == "trainer":
         assert (ended.status, ended.out) == (exit_status.RESUMABLE, expected)
     else:
@@ -65,11 +67,64 @@ def test_all_that_was_written_before_a_kill(
 
 
 def test_any_bytes(place: Workplace) -> None:
-    """Bytes that are no text pass through as they are."""
+    """Bytes that are no text pass through, and are kept but for moves."""
     everything = bytes(range(256)) * 2
     program = place.program("import os; os.write(1, bytes(range(256)) * 2)")
     ended = place.train(program)
-    assert (ended.out, place.console()) == (everything, everything)
+    assert ended.out == everything
+    assert bytes(range(0x1C, 0x100)) in place.console()
+
+
+def test_progress_is_kept_in_its_last_state(place: Workplace) -> None:
+    """A line that is rewritten is shown as it comes, and kept once."""
+    program = place.program(
+        """\
+        for percent in range(101):
+            print(f"\\r{percent}%", end="", flush=True)
+        print()
+        """
+    )
+    ended = place.train(program)
+    assert ended.out == b"".join(b"\r%d%%" % n for n in range(101)) + b"\n"
+    assert place.console() == b"100%\n"
+
+
+def test_what_we_say_is_kept(place: Workplace) -> None:
+    """What the command says of the attempt is kept with its console."""
+    place.train(place.program("print('mine')"))
+    first, mine, last = place.console_lines()
+    assert (b"mine", True) == (mine, b"attempt 1" in first)
+    assert last.startswith(b"colab-keras-bg: done, after")
+
+
+def test_thinned_in_a_notebook(place: Workplace) -> None:
+    """
+    A command that a notebook has started shows a part of what is much, and
+    where all of it is.
+    """
+    program = place.program("for number in range(5000): print(number)")
+    ended = place.train(program, environment={"JPY_PARENT_PID": "1"})
+    shown = ended.out.decode().splitlines()
+    assert 200 < len(shown) < 300
+    assert ("0", "4999") == (shown[0], shown[-1])
+    assert (
+        f"all of it: colab-keras-bg logs {place.run_dir}" in ended.out.decode()
+    )
+    assert place.console().split() == [b"%d" % n for n in range(5000)]
+    ended = place.run(
+        *("train", "--run_dir=other", "--show=all", program),
+        environment={"JPY_PARENT_PID": "1"},
+    )
+    assert 5000 == len(ended.out.splitlines())
+
+
+def test_console_off(place: Workplace) -> None:
+    """With --console=off nothing that was printed is left."""
+    ended = place.train("--console=off", place.program("print('secret')"))
+    assert ended.out == b"secret\n"
+    left = {name: content for name, content in place.files().items()}
+    del left["program.py"]
+    assert not [name for name, found in left.items() if b"secret" in found]
 
 
 def test_shown_while_it_runs(place: Workplace) -> None:

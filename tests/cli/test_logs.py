@@ -1,0 +1,204 @@
+"""`logs`: one stream over all attempts."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from commands import Workplace
+from waiting import until
+
+from colab_keras_bg.cli import exit_status
+from colab_keras_bg.journal.attempts import Attempt, Attempts
+from colab_keras_bg.journal.console_log import ConsoleLog
+from colab_keras_bg.journal.console_reading import ConsoleLine
+from colab_keras_bg.report.console import shown, watch
+from colab_keras_bg.storage.local import LocalStorage
+
+
+def printed(
+    run_dir: Path, attempt: int, *lines: bytes, when: float = 1e9
+) -> None:
+    """
+    Makes a run that has printed something.
+    """
+    storage = LocalStorage(run_dir)
+    Attempts(storage).write(
+        Attempt(number=attempt, started=when, pid=1, host="here")
+    )
+    log = ConsoleLog(run_dir, attempt)
+    log.append(b"".join(line + b"\n" for line in lines), when=when)
+
+
+def test_all_attempts(place: Workplace) -> None:
+    """
+    What all attempts have printed comes in order, also of one that was killed
+    with everything around it.
+    """
+    program = place.program(
+        """\
+        import os, pathlib, signal
+        if pathlib.Path("second").exists():
+            print("second")
+        else:
+            pathlib.Path("second").touch()
+            print("first")
+            os.kill(os.getppid(), signal.SIGKILL)
+            signal.pause()
+        """
+    )
+    assert place.train(program).status == -signal.SIGKILL
+    lines = place.run("logs", "run").out.decode().splitlines()
+    assert ["first"] == lines[1:]
+    assert place.train(program).status == exit_status.DONE
+    lines = place.run("logs", "run").out.decode().splitlines()
+    theirs = [line for line in lines if not line.startswith("colab-keras-bg:")]
+    assert ["first", "second"] == theirs
+    lines = place.run("logs", "--attempt=2", "run").out.decode().splitlines()
+    assert "first" not in lines
+    assert "second" in lines
+
+
+def test_follow(place: Workplace) -> None:
+    """
+    --follow shows what comes, and ends when the run does.
+    """
+    program = place.program(
+        """\
+        import pathlib, time
+        print("one")
+        pathlib.Path("started").touch()
+        while not pathlib.Path("go on").exists():
+            time.sleep(0.01)
+        print("two")
+        """
+    )
+    training = place.start("train", "--run_dir=run", program)
+    until((place.path / "started").exists, what="the program has started")
+    following = place.start("logs", "--follow", "run")
+    assert following.stdout is not None
+    seen = b""
+    while b"one\n" not in seen:
+        seen += os.read(following.stdout.fileno(), 1000)
+    (place.path / "go on").touch()
+    ended = place.end(following)
+    assert ended.status == exit_status.DONE
+    assert b"two\n" in ended.out
+    assert place.end(training).status == exit_status.DONE
+
+
+def test_interrupted_follower(place: Workplace) -> None:
+    """
+    Whoever follows and is interrupted leaves the run alone.
+    """
+    training = place.start_waiting()
+    following = place.start("logs", "-f", "run")
+    assert following.stdout is not None
+    seen = b""
+    while b"here\n" not in seen:
+        seen += os.read(following.stdout.fileno(), 1000)
+    following.send_signal(signal.SIGINT)
+    ended = place.end(following)
+    assert (exit_status.DONE, "") == (ended.status, ended.err)
+    assert training.poll() is None
+
+
+def test_since_and_times(place: Workplace) -> None:
+    """
+    --since leaves out what is older; --times shows when each line was there.
+    """
+    now = time.time()
+    printed(place.run_dir, 1, b"old", when=now - 7200)
+    printed(place.run_dir, 2, b"new", when=now - 60)
+    out = place.run("logs", "run", "--since=1h", "--times").out.decode()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z new\n", out)
+    long_ago = place.run("logs", "run", "--since=2020-01-01").out
+    assert b"old\nnew\n" == long_ago
+    assert b"" == place.run("logs", "run", "--since=1s").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing"], "There is no run in "),
+        (["run", "--attempt=7"], "There is no attempt 7 in "),
+        (["run", "--since=yesterday"], "--since=yesterday cannot be meant"),
+        (["run", "--attempt=0"], "--attempt=0 cannot be meant"),
+    ],
+)
+def test_bad_usage(arguments: list[str], told: str, place: Workplace) -> None:
+    """
+    What cannot be meant ends with 64 and one line.
+    """
+    printed(place.run_dir, 1, b"text")
+    ended = place.run("logs", *arguments)
+    assert exit_status.USAGE == ended.status
+    assert told in ended.err
+    assert 1 == len(ended.err.splitlines())
+
+
+HOSTILE = b"\x1b[31mred\x1b[0m \x1b]0;title\x07 \x9b2J \xc2\x9b2J \x1b[2J \xff"
+
+
+def test_very_bytes_to_a_pipe(place: Workplace) -> None:
+    """
+    A pipe gets the bytes that were printed.
+    """
+    printed(place.run_dir, 1, HOSTILE)
+    assert HOSTILE + b"\n" == place.run("logs", "run").out
+
+
+def test_nothing_that_a_terminal_obeys(place: Workplace) -> None:
+    """
+    A terminal gets colours, and no other command.
+    """
+    printed(place.run_dir, 1, HOSTILE)
+    master, slave = pty.openpty()
+    process = place.start("logs", "run", stdout=slave)
+    os.close(slave)
+    seen = b""
+    while True:
+        try:
+            block = os.read(master, 1000)
+        except OSError:
+            break
+        if not block:
+            break
+        seen += block
+    os.close(master)
+    assert 0 == process.wait(timeout=60)
+    assert b"\x1b[31mred\x1b[0m" in seen
+    rest = seen.replace(b"\x1b[31m", b"").replace(b"\x1b[0m", b"")
+    assert b"\x1b" not in rest
+    assert b"\x07" not in rest
+    assert "\x9b" not in rest.decode()
+    assert rb"\x1b]0;title\x07" in rest
+
+
+def test_without_colours() -> None:
+    """
+    Where there are no colours, none is left.
+    """
+    line = ConsoleLine(1, None, b"\x1b[1mbold\x1b[0m")
+    assert "bold" == shown(line, colours=False)
+
+
+def test_watch_a_run_that_has_ended(tmp_path: Path) -> None:
+    """
+    Watching shows the newest lines, and how the run has ended.
+    """
+    printed(tmp_path, 1, *(b"line %d" % n for n in range(10)))
+    out: list[str] = []
+    watch(tmp_path, lines=2, write=out.append)
+    assert out == [
+        "colab-keras-bg: the last 2 of 10 lines",
+        "colab-keras-bg: attempts/0001",
+        "line 8",
+        "line 9",
+        "colab-keras-bg: interrupted: killed",
+    ]
