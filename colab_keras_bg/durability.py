@@ -82,6 +82,8 @@ class Durability:
         self._said: str | None = None
         self._far = ""
         self._said_at = 0.0
+        # What it last told, for as long as one that was started again is dumb.
+        self._known = Report()
         self._said_here = ("", 0.0)
 
     def begin(self) -> None:
@@ -114,10 +116,10 @@ class Durability:
             raise StorageError(
                 f"The sidecar, which ships the run, cannot be started: {error}."
             ) from error
-        found = sidecar.wait_until_ready(ProgressBar())
+        found = sidecar.wait_until_ready(ProgressBar(), say)
         for skipped in found.skipped:
             say(f"skipped {skipped}")
-        self._sidecar, self._far = sidecar, found.far
+        self._sidecar, self._far, self._known = sidecar, found.far, found
         self._last = (found.durable_step, self._clock())
 
     def _watch_only(self, sidecar: LaunchedSidecar) -> None:
@@ -132,7 +134,7 @@ class Durability:
     def report(self) -> Report | None:
         """What the sidecar last told; None if there is none, or nothing."""
         if self._sidecar is not None:
-            return self._sidecar.report()
+            return self._sidecar.report() or self._known
         return exchange.read(self._path, Report)
 
     def vital_signs(self, head: Head) -> dict[str, Any]:
@@ -171,14 +173,14 @@ class Durability:
         """
         if self._sidecar is None:
             return
-        found = self._sidecar.look_after()
-        if found is None:
-            return
+        found = self._sidecar.look_after() or self._known
+        self._known = found
         self._tell_here(found)
         if not self._url:
             return
         now = self._clock()
-        if found.durable_step != self._last[0] or not self._is_behind(found):
+        is_further = _place(found.durable_step) > _place(self._last[0])
+        if is_further or not self._is_behind(found):
             self._last = (found.durable_step, now)
         self._tell(found)
         waited = now - self._last[1]
@@ -225,6 +227,9 @@ class Durability:
             return True
         self._said_at = self._clock()
         patience_secs = _DONE_SECS if done else _ENDED_SECS
+        if self._options.max_undurable_secs is not None:
+            most_secs = self._options.max_undurable_secs
+            patience_secs = min(patience_secs, most_secs)
         try:
             found = self._sidecar.finish(
                 patience_secs=patience_secs if self._url else _HERE_SECS,
@@ -239,6 +244,11 @@ class Durability:
         if not self._url:
             return True
         if found is not None and found.phase == _DRAINED:
+            if found.problem is not None:  # Another place stands in for it.
+                say(
+                    f"{self._standing(found)} The same command, when "
+                    f"{self._url} is back, ships it there"
+                )
             return True
         say(
             f"{self._standing(found or Report())} What is missing there is in "
@@ -330,6 +340,10 @@ class Durability:
             if found.durable_since is not None:
                 text += f", {ago(self._clock() - found.durable_since)} ago"
         return f"{text}: {found.problem}" if found.problem else f"{text}."
+
+
+def _place(step: int | None) -> int:
+    return -1 if step is None else step
 
 
 def spool_target(stored: StoredRun) -> str | None:

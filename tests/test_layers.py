@@ -28,9 +28,10 @@ LEVELS = [
     ["storage"],
     ["checkpoint", "training_state", "journal"],
     ["session", "sidecar", "data", "stored_run"],
-    ["durability"],
+    ["durability", "run_options"],
     ["run_directory"],
-    ["saving"],
+    ["saving", "output"],
+    ["vital_signs"],
     ["run"],
     ["callbacks"],
     ["report"],
@@ -79,6 +80,8 @@ DOORS = {
     "jax": ["training_state/jax.py"],
     "keras": ["callbacks/", "data/", "digits/", "training_state/"],
     "ml_dtypes": ["checkpoint/tensors.py"],
+    "psutil": ["journal/machine.py"],
+    "pynvml": ["journal/machine.py"],
     "numpy": [
         "checkpoint/",
         "data/",
@@ -128,6 +131,7 @@ PUBLIC = [
     "export",
     "restore",
     "unattended",
+    "watch",
 ]
 
 

@@ -6,6 +6,7 @@ were printed; a terminal gets none that it would obey, but for colours.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -64,10 +65,8 @@ def _run(values: Any, names: Sequence[str]) -> int:
     if not values.follow:
         printer.print(console.all_lines())
         return exit_status.DONE
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # The run goes on.
         _follow(console, printer)
-    except KeyboardInterrupt:
-        pass  # Following is over; the run goes on.
     return exit_status.DONE
 
 

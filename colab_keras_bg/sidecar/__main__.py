@@ -25,6 +25,9 @@ from colab_keras_bg.storage.lock import DirectoryLock
 
 __all__ = ["main"]
 
+# For how long it is told that one before has died.
+_TOLD_SECS = 600.0
+
 
 def main() -> int:
     """Ships one spool; 0 if all is shipped, 1 if the run cannot be had."""
@@ -66,7 +69,7 @@ def _work(spool: Path, orders: Orders) -> None:
     duties = duties_of(spool, orders)
     duties.start()
     if not orders.url:
-        reporter = Reporter(spool, beside=lambda: _beside(duties))
+        reporter = Reporter(spool, beside=lambda: _beside(duties, orders))
         LocalSidecar(spool, reporter, drain=duties.finish).run()
         return
     # What is needed to ship takes its time and its memory.
@@ -81,7 +84,7 @@ def _work(spool: Path, orders: Orders) -> None:
     reporter = Reporter(
         spool,
         traffic=lambda: added_up(end.traffic() for end in ends),
-        beside=lambda: _beside(duties),
+        beside=lambda: _beside(duties, orders),
     )
     Sidecar(
         spool,
@@ -91,8 +94,15 @@ def _work(spool: Path, orders: Orders) -> None:
     ).run()
 
 
-def _beside(duties: Duties) -> dict[str, object]:
-    return {"local_problem": duties.problem, "warnings": duties.warnings}
+def _beside(duties: Duties, orders: Orders) -> dict[str, object]:
+    problem = duties.problem
+    if problem is None and time.time() - orders.died < _TOLD_SECS:
+        often = f", {orders.deaths} times by now" * (orders.deaths > 1)
+        problem = (
+            "the sidecar has died and was started again"
+            f"{often}; a kill without a word is most often for want of memory. "
+        )
+    return {"local_problem": problem, "warnings": duties.warnings}
 
 
 if __name__ == "__main__":

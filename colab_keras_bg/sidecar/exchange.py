@@ -39,6 +39,8 @@ class Orders:
         console_bytes: How much is kept of what an attempt prints.
         resources_secs: How often it is measured what is used; 0 for never.
         report_secs: How often the report is written; 0 for never.
+        deaths: How often a sidecar of this launch has died by itself.
+        died: When one last did, in seconds since 1970.
         launch: Drawn at random by whoever gives them. A sidecar that finds
             others than it was started by ends: they have one of their own.
     """
@@ -55,6 +57,8 @@ class Orders:
     console_bytes: int = 0
     resources_secs: float = 0.0
     report_secs: float = 0.0
+    deaths: int = 0
+    died: float = 0.0
     launch: str = ""
 
 

@@ -148,7 +148,7 @@ class FarEnd:
         """
         is_time = self._clock() - self._journals_at >= _JOURNAL_SECS
         if is_time or self._records.lacks_run():
-            self._ship_small(but_for=(DONE,))
+            self._ship_small(but_for=(DONE, STATUS))  # See `signs_of_life`.
             self._journals_at = self._clock()
         assert self._shipper is not None  # noqa: S101 - it was taken
         moved = self._shipper.ship() or self._finals.ship()
@@ -156,10 +156,15 @@ class FarEnd:
             self._ship_small()
         return moved
 
-    def release(self) -> None:
-        """Gives the run back there, if that is possible."""
+    def release(self, *, given_back: bool = False) -> None:
+        """Gives the run back there, if that is possible.
+
+        Args:
+            given_back: Of a fallback: whether the run directory is gone on
+                with.
+        """
         with contextlib.suppress(StorageError):
-            self._fence.release()
+            self._fence.release(given_back=given_back)
 
     def _shipping(self, orders: Orders, prefix: str) -> Shipper:
         is_final = prefix == "final"

@@ -47,6 +47,7 @@ _UNHELD: Mapping[str, Any] = {
     "machine": "",
     "claimed": 0,
     "claim": "",
+    "given_back": False,
     "fences": [],
 }
 
@@ -61,6 +62,7 @@ class Hold:
         machine: Where that is, for people.
         claimed: When it was taken, in seconds since 1970.
         claim: A name of that taking, drawn at random.
+        given_back: Of a fallback: whether the run directory is gone on with.
         fences: The take-overs, oldest first: the first attempt after each,
             and the step it went on from (None: from nothing).
     """
@@ -70,6 +72,7 @@ class Hold:
     machine: str = ""
     claimed: float = 0.0
     claim: str = ""
+    given_back: bool = False
     fences: Sequence[tuple[int, int | None]] = ()
 
     def is_void(self, step: int, *, attempt: int) -> bool:
@@ -123,6 +126,7 @@ class Hold:
             machine=machine,
             claimed=claimed,
             claim=secrets.token_hex(8),
+            given_back=False,
             fences=(*earlier[1 - _MOST_FENCES :], (first, step)),
         )
 
@@ -134,6 +138,7 @@ class Hold:
             "machine": self.machine,
             "claimed": self.claimed,
             "claim": self.claim,
+            "given_back": self.given_back,
             "fences": [list(fence) for fence in self.fences],
         }
         return encode(HEAD, body)
@@ -153,6 +158,7 @@ class Hold:
                 "machine": str(machine),
                 "claimed": int() | float() as claimed,
                 "claim": str(claim),
+                "given_back": bool(given_back),
                 "fences": list(fences),
             }:
                 pass
@@ -164,6 +170,7 @@ class Hold:
             machine=machine,
             claimed=claimed,
             claim=claim,
+            given_back=given_back,
             fences=tuple(_fence(fence) for fence in fences),
         )
 
@@ -207,6 +214,20 @@ class Fence:
         self._clock, self._sleep = clock, sleep
         self._content: bytes | None = None
         self.hold = Hold(Head(run_id="", attempt=0))
+
+    def beside(self, storage: Storage) -> Fence:
+        """The fence of another storage, by the same name.
+
+        Args:
+            storage: The other storage.
+        """
+        return Fence(
+            storage,
+            holder=self._holder,
+            machine=self._machine,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
 
     def look(self) -> Hold | None:
         """What `HEAD` says now; None if there is none.
@@ -255,6 +276,7 @@ class Fence:
         step: int | None,
         there: int | None = None,
         past_attempt: int = 0,
+        intend: Callable[[str], object] = lambda claim: None,
     ) -> Hold:
         """Makes the run ours.
 
@@ -264,6 +286,8 @@ class Fence:
             there: The newest step that was seen at the far end.
             past_attempt: The last attempt that is known of otherwise: of a
                 `HEAD` that cannot be understood, nothing else is.
+            intend: Told by which claim, before it is written: should the
+                answer be lost, the run is ours all the same.
 
         Raises:
             RunHeldError: If another was quicker.
@@ -282,6 +306,7 @@ class Fence:
             step=step,
             there=there,
         )
+        intend(taken.claim)
         self._swap(taken)
         if not self._storage.capabilities.swaps:
             # Another may have swapped at the same moment: the last one counts.
@@ -301,7 +326,8 @@ class Fence:
         """
         self.hold = found
         if found.holder != self._holder:  # It was given back.
-            self._swap(replace(found, holder=self._holder))
+            ours = replace(found, holder=self._holder, given_back=False)
+            self._swap(ours)
         return self.hold
 
     def publish(self, head: Head) -> None:
@@ -316,14 +342,18 @@ class Fence:
         """
         self._swap(replace(self.hold, head=head))
 
-    def release(self) -> None:
+    def release(self, *, given_back: bool = False) -> None:
         """Gives the run back: the next one need not ask whether we live.
+
+        Args:
+            given_back: Of a fallback: whether the run directory is gone on
+                with.
 
         Raises:
             RunHeldError: If the run is no longer ours.
             StorageError: If it cannot be written.
         """
-        self._swap(replace(self.hold, holder=""))
+        self._swap(replace(self.hold, holder="", given_back=given_back))
 
     def check(self) -> None:
         """Returns if the run is still ours.

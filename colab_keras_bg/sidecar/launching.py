@@ -36,6 +36,7 @@ _REAP_SECS = 5.0
 _GIVE_WAY_SECS = 10.0
 # It beats every few seconds, whatever it does.
 _SILENT_SECS, _HUNG_SECS = 60.0, 300.0
+_WAITED_SECS = 8.0
 # Told what is done, how many bytes of it are, and of how many.
 _Watch = Callable[[str, int, int], None]
 
@@ -114,6 +115,15 @@ class LaunchedSidecar:
         does = "ships the run" if self._orders.url else "watches over the run"
         return f"the sidecar, which {does},"
 
+    def _start_again(self, found: Report | None) -> None:
+        """Starts another; that the one before has died is told by it."""
+        if found is None or found.phase != "failed":
+            deaths = self._orders.deaths + 1
+            self._orders = replace(
+                self._orders, deaths=deaths, died=time.time()
+            )
+        self.start()
+
     def report(self) -> Report | None:
         """What it last said; None before it has said anything."""
         found = exchange.read(self._spool, Report)
@@ -121,19 +131,30 @@ class LaunchedSidecar:
             return found
         return found if found.pid == self._process.pid else None
 
-    def wait_until_ready(self, watch: _Watch) -> Report:
+    def wait_until_ready(
+        self, watch: _Watch, tell: Callable[[str], object] = lambda text: None
+    ) -> Report:
         """Returns when the run is ours and the spool has what it needs.
 
         Args:
             watch: Told how far it has come.
+            tell: Told that it takes its time.
 
         Raises:
             BackgroundTrainingError: What the sidecar has found.
         """
         shown = None
+        told_at = self._clock()
         while True:
             ended = self._has_ended()
             found = self.report()
+            if self._clock() - told_at > _WAITED_SECS and not shown:
+                told_at = self._clock()
+                secs = told_at - self._started
+                tell(
+                    f"{self._orders.url} has not answered yet, after "
+                    f"{secs:.0f} s"
+                )
             if found is None and self._is_late():
                 self._end_earlier()
             if found is not None:
@@ -181,7 +202,7 @@ class LaunchedSidecar:
             return found  # It has ended because nothing was left to do.
         if ended and self._clock() - self._started > _RESTART_SECS:
             with contextlib.suppress(OSError):
-                self.start()
+                self._start_again(found)
         return found
 
     def finish(
@@ -209,7 +230,7 @@ class LaunchedSidecar:
         exchange.write(self._spool, self._orders)
         found = self.look_after()
         if self._has_ended() and (found is None or found.phase != "drained"):
-            self.start()  # Now, and not in a while.
+            self._start_again(found)  # Now, and not in a while.
         begun = self._clock()
         while self._clock() - begun < patience_secs and not given_up():
             found = self.look_after()

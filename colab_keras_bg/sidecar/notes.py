@@ -59,6 +59,18 @@ class Notes:
         self._write(f"{self._of}claim", claim)
 
     @property
+    def intended(self) -> str:
+        """A taking that was begun with; empty if none was.
+
+        The answer to it may have been lost, and the run be ours by it.
+        """
+        return self._read(f"{self._of}intended-claim")
+
+    @intended.setter
+    def intended(self, claim: str) -> None:
+        self._write(f"{self._of}intended-claim", claim)
+
+    @property
     def begun_for(self) -> str:
         """The launch that a sidecar has last begun for; empty if for none."""
         return self._read(f"{self._of}begun_for")

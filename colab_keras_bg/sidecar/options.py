@@ -104,7 +104,13 @@ def _fallback(
             "give gs://BUCKET/FOLDER, drive://FOLDER/PATH, or a folder of a "
             "mounted Drive."
         )
-    address = remote_address(fallback_dir)
+    try:
+        address = remote_address(fallback_dir)
+    except UsageError as error:
+        text = str(error).replace("The run directory", "A place")
+        raise UsageError(
+            f"fallback_dir={os.fspath(fallback_dir)!r}: {text}"
+        ) from None
     if address == remote_address(run_dir):
         raise UsageError(
             f"fallback_dir={address!r} is the run directory itself: give "

@@ -23,16 +23,16 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.sidecar.attending import Trainer, Word
 from colab_keras_bg.sidecar.far_end import FarEnd
-from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.sidecar.reporting import Reporter
+from colab_keras_bg.sidecar.shipping import Durable
+from colab_keras_bg.sidecar.standing_in import StandIn
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
-from colab_keras_bg.storage.records import DamagedRecordError
 
 __all__ = ["Sidecar"]
 
 _POLL_SECS = 0.5
-_PROBE_SECS = 30.0
+_PROBE_SECS, _MOST_PROBE_SECS = 30.0, 600.0
 _SHIPPED_TO = "; it is shipped to "
 _FIRST_WAIT_SECS, _MOST_WAIT_SECS = 1.0, 30.0
 
@@ -86,6 +86,9 @@ class Sidecar:
         self._wait_secs = _FIRST_WAIT_SECS
         # What is wrong with the first while the fallback stands in for it.
         self._standing: str | None = None
+        self._probe_secs = _PROBE_SECS
+        # The first was gone back to, and nothing was shipped to it since.
+        self._is_on_trial = False
 
     def run(self) -> None:
         """Works until nothing is left to do, or the run is another's.
@@ -127,7 +130,7 @@ class Sidecar:
                 assert self._fallback is not None  # noqa: S101 - it is due
                 far = self._fallback
             except _IsBackError:
-                far = self._first
+                far, self._is_on_trial = self._first, True
             except (RunHeldError, StorageError) as error:
                 # A fallback that is another's, or cannot be begun with, is no
                 # reason to end: the run directory is tried again.
@@ -193,12 +196,8 @@ class Sidecar:
             return
         if not isinstance(error, StorageUnavailableError):
             return
-        try:
-            found = Hold.from_bytes(self._fallback.remote.read(HEAD))
-        except (DamagedRecordError, StorageError):
+        if not StandIn.may_begin(self._fallback.remote):
             return  # The run directory's own trouble tells more.
-        if found.head.step is None:
-            return
         self._standing = str(error)
         self._skip(str(error))
         raise _StaysDeadError from error
@@ -221,22 +220,48 @@ class Sidecar:
             self._trouble_is_over()
             self._tell_durable(far)
             if moved:
+                self._has_shipped(far)
                 continue
             if ending:
                 far.release()
                 self._tell(phase="drained")
                 return
             if is_back is not None and is_back.is_set():
-                far.release()
-                raise _IsBackError
+                if self._first_is_ours():
+                    far.release(given_back=True)
+                    raise _IsBackError
+                is_back = self._probing()
             self._sleep(_POLL_SECS)
 
+    def _has_shipped(self, far: FarEnd) -> None:
+        if far is self._first:
+            self._is_on_trial, self._probe_secs = False, _PROBE_SECS
+
+    def _first_is_ours(self) -> bool:
+        """Takes the run directory while the fallback still stands in for it.
+
+        Raises:
+            RunHeldError: If it is another's by now.
+        """
+        try:
+            self._first.take(
+                self._trainer.orders,
+                carries_on=True,
+                watch=lambda *told: None,
+                skip=self._skip,
+            )
+        except StorageError:
+            self._probe_secs = min(2 * self._probe_secs, _MOST_PROBE_SECS)
+            return False  # It can be read, and not be written.
+        return True
+
     def _probing(self) -> threading.Event:
-        """Is set as soon as the run directory can be reached again."""
+        """Is set as soon as the run directory can be read again."""
         is_back = threading.Event()
+        wait_secs = self._probe_secs
 
         def probe() -> None:
-            while not is_back.wait(_PROBE_SECS):
+            while not is_back.wait(wait_secs):
                 try:
                     self._first.remote.read(HEAD)
                 except ObjectNotFoundError:
@@ -264,6 +289,9 @@ class Sidecar:
             waiting=far.waiting,
         )
         is_due = now - since > self._trainer.orders.fallback_after_secs
+        if self._is_on_trial and far is self._first:
+            is_due = True
+            self._probe_secs = min(2 * self._probe_secs, _MOST_PROBE_SECS)
         if far is self._first and self._fallback is not None and is_due:
             self._standing = str(error)
             raise _StaysDeadError from error
@@ -288,7 +316,9 @@ class Sidecar:
             self._tell(skipped=(*self._reporter.report.skipped, what))
 
     def _tell_durable(self, far: FarEnd) -> None:
-        durable = far.durable
+        # What the other end has is durable, too.
+        ends = [far, *filter(None, [self._other(far)])]
+        durable = max((one.durable for one in ends), key=_place)
         changes: dict[str, object] = {"waiting": far.waiting}
         if durable.step is not None:
             changes |= {
@@ -299,3 +329,7 @@ class Sidecar:
 
     def _tell(self, **changes: object) -> None:
         self._reporter.tell(**changes)
+
+
+def _place(durable: Durable) -> int:
+    return -1 if durable.step is None else durable.step

@@ -215,7 +215,8 @@ class Shipper:
         for given_up in doomed:
             self._there.delete(given_up, missing_ok=True)
             self._shipped.discard(given_up)
-            self._given_up[given_up] = created[given_up]
+            if given_up in created:  # Its manifest may be gone there.
+                self._given_up[given_up] = created[given_up]
 
     def _was_given_up(self, step: int) -> bool:
         """Whether the far end has had this very commit, and dropped it.

@@ -20,7 +20,7 @@ from colab_keras_bg.storage.records import DamagedRecordError
 
 __all__ = ["ShippedSigns"]
 
-_INTERVAL_SECS = 10.0
+_FIRST_SECS, _INTERVAL_SECS = 0.5, 10.0
 
 
 class ShippedSigns:
@@ -52,7 +52,9 @@ class ShippedSigns:
 
     def _work(self) -> None:
         shipped = b""
-        while not self._ending.wait(_INTERVAL_SECS):
+        wait_secs = _FIRST_SECS
+        while not self._ending.wait(wait_secs):
+            wait_secs = _INTERVAL_SECS
             with contextlib.suppress(
                 ObjectNotFoundError, DamagedRecordError, StorageError
             ):

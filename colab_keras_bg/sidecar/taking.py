@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from colab_keras_bg.checkpoint.head import HEAD, Head
+from colab_keras_bg.checkpoint.head import Head
 from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.errors import (
     DamagedCheckpointError,
@@ -24,6 +24,7 @@ from colab_keras_bg.journal.attempts import Attempts
 from colab_keras_bg.sidecar.fence import Fence, Hold
 from colab_keras_bg.sidecar.fetching import Fetcher
 from colab_keras_bg.sidecar.notes import Notes
+from colab_keras_bg.sidecar.standing_in import StandIn
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
@@ -108,7 +109,11 @@ class Taking:
         if hold is not None and not ours:
             self._drop_void(hold)
         self._check_same_run(hold)
-        newer = self._newer(fallback, hold) if fallback else None
+        newer, beside = None, self._beside(fallback)
+        if beside is not None:
+            self._check_beside(beside)
+            run_dir = self._remote.describe()
+            newer = beside.newer_than(hold, run_dir=run_dir)
         verified = None
         if newer is not None and fallback is not None:
             self._drop_void(newer)
@@ -126,8 +131,12 @@ class Taking:
             past = max(past, newer.head.attempt)
         if ours and hold is not None and hold.holder and newer is None:
             # A sidecar before us has died, and its trainer with it.
-            return Taken(self._fence.keep(hold), verified)
-        return Taken(self._take(past_attempt=past, there=verified), verified)
+            taken = self._fence.keep(hold)
+        else:
+            taken = self._take(past_attempt=past, there=verified)
+        if beside is not None:
+            beside.close()
+        return Taken(taken, verified)
 
     def carry_on(self) -> Taken:
         """While a trainer is at work: fetches nothing, voids nothing of it.
@@ -150,6 +159,23 @@ class Taking:
         self._check_same_run(hold)
         return Taken(self._take(past_attempt=attempt - 1, exactly=True), None)
 
+    def _beside(self, fallback: Storage | None) -> StandIn | None:
+        """The fallback, by the name that we have there."""
+        if fallback is None:
+            return None
+        fence = self._fence.beside(fallback)
+        return StandIn(fallback, fence, skip=self._skip)
+
+    def _check_beside(self, beside: StandIn) -> None:
+        try:
+            beside.check_free(take_over=self._take_over)
+        except StorageUnavailableError as error:
+            raise StorageUnavailableError(
+                f"Whether newer steps lie in the fallback {beside.where} cannot "
+                f"be told: {error} Without fallback_dir, the run is gone on "
+                "with from the run directory, and what lies there is void."
+            ) from error
+
     def _look(self) -> tuple[Hold | None, bool]:
         """What HEAD says, and whether that cannot be understood."""
         try:
@@ -159,7 +185,8 @@ class Taking:
             return None, True
 
     def _is_ours(self, hold: Hold | None) -> bool:
-        return hold is not None and hold.claim == self._notes.claim != ""
+        ours = {self._notes.claim, self._notes.intended} - {""}
+        return hold is not None and hold.claim in ours
 
     def _check_free(self, hold: Hold) -> None:
         self._fence.check_free(hold, take_over=self._take_over)
@@ -177,32 +204,12 @@ class Taking:
             step=max(CheckpointStore(self._spool).steps(), default=None),
             there=there,
             past_attempt=past_attempt,
+            intend=lambda claim: setattr(self._notes, "intended", claim),
         )
         self._notes.claim = taken.claim
         if not exactly:
             self._put_head(taken.head)
         return taken
-
-    def _newer(self, fallback: Storage, hold: Hold | None) -> Hold | None:
-        """What the fallback's HEAD says, if that is beyond the first's."""
-        try:
-            found = Hold.from_bytes(fallback.read(HEAD))
-        except ObjectNotFoundError:
-            return None
-        except DamagedRecordError as error:
-            self._skip(f"the fallback {fallback.describe()}: {error}")
-            return None
-        if found.head.step is None:
-            return None
-        if hold is None:
-            return found
-        if found.head.run_id != hold.head.run_id:
-            raise StorageRefusedError(
-                fallback.describe(),
-                cause=f"it holds another run than {self._remote.describe()}",
-                advice="Give another fallback_dir.",
-            )
-        return found if _place(found) > _place(hold) else None
 
     def _fetch(
         self, remote: Storage, hold: Hold | None, *, records: bool
@@ -272,9 +279,3 @@ class Taking:
         before = replace(head, attempt=head.attempt - 1, steps=())
         if here is None or here.attempt < before.attempt:
             before.write(self._spool)
-
-
-def _place(hold: Hold) -> tuple[int, int]:
-    """How far a run has come, as its HEAD says."""
-    step = hold.head.step
-    return hold.head.attempt, -1 if step is None else step

@@ -59,6 +59,10 @@ _TRANSPORT = (
     OSError,
     # An answer that was cut off.
     ValueError,
+    # One that is none: the client does not look before it takes apart.
+    AttributeError,
+    KeyError,
+    TypeError,
 )
 
 

@@ -8,6 +8,7 @@ retry may mend, a `StorageUnavailableError`.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import google.auth.exceptions as auth
@@ -36,6 +37,12 @@ _PASSING_REASONS = (
     "quotaExceeded",
     "dailyLimitExceeded",
 )
+# What the client says of any answer that it did not expect.
+_NOISE = re.compile(
+    r"(?:(?:GET|POST|PUT|PATCH|DELETE) \S+: )?"
+    r"(?:\('Request failed with status code', .*)?$",
+    re.S,
+)
 _TRANSPORT = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -46,6 +53,10 @@ _TRANSPORT = (
     # A final answer that was cut off; the object may be there. (Of which
     # JSON library the error is, depends on what is installed.)
     ValueError,
+    # An answer that is none: the client does not look before it takes apart.
+    AttributeError,
+    KeyError,
+    TypeError,
 )
 
 
@@ -120,6 +131,8 @@ def _of_status(
                 f"bucket {bucket!r}, or log in as another."
             ),
         )
+    said = _NOISE.sub("", text).strip()
+    answers = f"{where} answers with status {status}"
     return StorageUnavailableError(
-        f"{where} answers with status {status}: {text.strip():.200}"
+        f"{answers}: {said:.200}" if said else f"{answers}."
     )

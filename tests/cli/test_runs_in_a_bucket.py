@@ -263,9 +263,10 @@ def test_a_sidecar_that_comes_back_takes_nothing(machines: Machines) -> None:
     first = machines.start("--take_over")
     machines.wait_until_durable(3)
     machines.kill_sidecars()
-    machines.stop_at(None)
+    machines.stop_at(5)
     second = machines.train("--take_over", name="b", steps=4)
     assert second.status == exit_status.DONE, second.err
+    machines.stop_at(None)
     lost = machines.place.end(first)
     assert lost.status == exit_status.HELD, lost.err
     assert machines.durable_step() == 4
@@ -336,7 +337,7 @@ def test_a_limit_to_what_is_not_durable(machines: Machines) -> None:
     process = machines.start("--max_undurable=3s")
     machines.wait_until_durable(2)
     machines.server.stop()
-    machines.stop_at(4)
+    machines.stop_at(5)
     until(
         lambda: "Nothing has become durable for" in _errors_of(process),
         what="it is ended",

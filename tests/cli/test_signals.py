@@ -39,9 +39,16 @@ def is_alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """The processes that a process has started, but for the sidecar."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in path.read_text().split()]
+    found = [int(child) for child in path.read_text().split()]
+    return [child for child in found if not is_sidecar(child)]
+
+
+def is_sidecar(pid: int) -> bool:
+    """Whether a process is one."""
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return b"colab_keras_bg.sidecar" in command
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])

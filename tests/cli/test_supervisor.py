@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ class Trainer:
     last_words = b"the last words\n"
     on_start: Any = None
 
-    def __init__(self, *_: object, stdout: IO[bytes], **__: object) -> None:
-        self._console = os.dup(stdout.fileno())
+    def __init__(self, *_: object, stdout: int, **__: object) -> None:
+        self._console = os.dup(stdout)
         self._spoken = False
         self.signals: list[int] = []
         Trainer.made = self

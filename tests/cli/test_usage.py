@@ -14,7 +14,7 @@ HEAVY = ["IPython", "jax", "keras", "pandas", "tensorflow", "torch"]
 
 # What is typed, and what the line must hold: flag, value, what is allowed.
 BAD = [
-    ("fit", ["'fit'", "train, status, verify"]),
+    ("fit", ["'fit'", "train, status, logs, verify"]),
     ("--epochs=3 train", ["'--epochs=3'", "Flags follow the command"]),
     ("train --bogus", ["--bogus", "`colab-keras-bg train --help`"]),
     ("train --bogus=3", ["--bogus=3", "`--`"]),
