@@ -19,6 +19,7 @@ from colab_keras_bg.errors import (
     ObjectNotFoundError,
     RunHeldError,
     StorageRefusedError,
+    StorageUnavailableError,
 )
 from colab_keras_bg.journal.attempts import Attempts
 from colab_keras_bg.sidecar.fence import Fence, Hold
@@ -171,8 +172,8 @@ class Taking:
             beside.check_free(take_over=self._take_over)
         except StorageUnavailableError as error:
             raise StorageUnavailableError(
-                f"Whether newer steps lie in the fallback {beside.where} cannot "
-                f"be told: {error} Without fallback_dir, the run is gone on "
+                f"Whether newer steps lie in the fallback {beside.where} "
+                f"cannot be told: {error} Without fallback_dir, the run is gone on "
                 "with from the run directory, and what lies there is void."
             ) from error
 
