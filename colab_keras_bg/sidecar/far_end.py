@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from colab_keras_bg.checkpoint.keeping import KeepLast, keep_policy
 from colab_keras_bg.errors import StorageError
+from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.sidecar.exchange import Orders
 from colab_keras_bg.sidecar.fence import Fence
 from colab_keras_bg.sidecar.notes import Notes

@@ -154,9 +154,9 @@ class Taking:
         if self._notes.begun_for == self._launch and hold is not None:
             raise RunHeldError(self._remote.describe(), holder=hold.machine)
         if hold is not None:
-            self._check_free(hold)
             if hold.head.attempt >= attempt:  # Two have gone on.
                 raise RunHeldError(self._remote.describe(), holder=hold.machine)
+            self._check_free(hold)
         self._check_same_run(hold)
         return Taken(self._take(past_attempt=attempt - 1, exactly=True), None)
 
@@ -173,8 +173,8 @@ class Taking:
         except StorageUnavailableError as error:
             raise StorageUnavailableError(
                 f"Whether newer steps lie in the fallback {beside.where} "
-                f"cannot be told: {error} Without fallback_dir, the run is gone on "
-                "with from the run directory, and what lies there is void."
+                f"cannot be told: {error} Without fallback_dir, the run is "
+                "gone on with from the run directory, and they are void."
             ) from error
 
     def _look(self) -> tuple[Hold | None, bool]:
