@@ -15,7 +15,6 @@ from dataclasses import replace
 from colab_keras_bg.checkpoint.head import HEAD
 from colab_keras_bg.errors import (
     ConflictError,
-    ObjectNotFoundError,
     RunHeldError,
     StorageError,
     StorageRefusedError,
@@ -95,31 +94,36 @@ class StandIn:
         )
         return found if is_lacking else None
 
-    def close(self) -> None:
+    def close(self, *, take_over: bool) -> None:
         """Sees to it that nobody goes on shipping there.
 
         To be called once the run directory is ours. Whoever held it finds out
         with his next write.
 
+        Args:
+            take_over: Whether to take the run from one that lives.
+
         Raises:
+            RunHeldError: If somebody does live.
             StorageError: If it cannot be written.
         """
-        if self._hold is None or not self._hold.holder:
-            return
-        closed = replace(
-            self._hold,
-            holder="",
-            given_back=True,
-            claim=secrets.token_hex(8),
-        )
-        try:
-            self._storage.swap(
-                HEAD, closed.to_bytes(), expected=self._hold.to_bytes()
+        while self._hold is not None and self._hold.holder:
+            hold = self._hold
+            closed = replace(
+                hold, holder="", given_back=True, claim=secrets.token_hex(8)
             )
-        except (ConflictError, ObjectNotFoundError):
-            raise RunHeldError(
-                self.where, holder=self._hold.machine
-            ) from None  # It lives after all.
+            try:
+                self._storage.swap(
+                    HEAD, closed.to_bytes(), expected=hold.to_bytes()
+                )
+            except ConflictError:  # It has just committed.
+                if not take_over:
+                    raise RunHeldError(
+                        self.where, holder=hold.machine
+                    ) from None
+                self._hold = self._fence.look()
+            else:
+                return
 
     @staticmethod
     def may_begin(storage: Storage) -> bool:

@@ -136,7 +136,7 @@ class Taking:
         else:
             taken = self._take(past_attempt=past, there=verified)
         if beside is not None:
-            beside.close()
+            beside.close(take_over=self._take_over)
         return Taken(taken, verified)
 
     def carry_on(self) -> Taken:
