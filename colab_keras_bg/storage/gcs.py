@@ -376,6 +376,7 @@ class GcsStorage(Storage):
 
     def _reload(self, blob: Blob) -> None:
         blob.reload(retry=None, timeout=_TIMEOUT_SECS)
+        self._info(blob)  # Raises if the answer was none.
 
     def _info(self, blob: Blob) -> ObjectInfo:
         return ObjectInfo(

@@ -37,12 +37,10 @@ _PASSING_REASONS = (
     "quotaExceeded",
     "dailyLimitExceeded",
 )
+_MESSAGE = re.compile(r'"message": *"((?:[^"\\]|\\.)*)"')
 # What the client says of any answer that it did not expect.
-_NOISE = re.compile(
-    r"(?:(?:GET|POST|PUT|PATCH|DELETE) \S+: )?"
-    r"(?:\('Request failed with status code', .*)?$",
-    re.S,
-)
+_NOISE = re.compile(r"\('Request failed with status code', .*", re.S)
+_REQUEST = re.compile(r"^(?:GET|POST|PUT|PATCH|DELETE) \S+: ")
 _TRANSPORT = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -131,8 +129,15 @@ def _of_status(
                 f"bucket {bucket!r}, or log in as another."
             ),
         )
-    said = _NOISE.sub("", text).strip()
+    said = _in_few_words(text)
     answers = f"{where} answers with status {status}"
     return StorageUnavailableError(
         f"{answers}: {said:.200}" if said else f"{answers}."
     )
+
+
+def _in_few_words(text: str) -> str:
+    """What the service says itself, without what the client puts around it."""
+    if found := _MESSAGE.search(text):
+        return found[1]
+    return _REQUEST.sub("", _NOISE.sub("", text)).strip()

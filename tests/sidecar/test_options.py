@@ -46,6 +46,7 @@ def test_bandwidth(text: str, expected: float) -> None:
         ("gs://bkt/a", {"fallback_dir": "local"}, "goes with this machine"),
         ("gs://bkt/a", {"fallback_dir": "gs://bkt/a/"}, "directory itself"),
         ("gs://bkt/a", {"fallback_dir": "gs://bkt"}, "gs://BUCKET/FOLDER"),
+        ("gs://bkt/a", {"fallback_dir": "gs://bkt"}, "^fallback_dir='gs://b"),
         ("gs://bkt/a", {"fallback_after": "soon"}, "fallback_after='soon'"),
         ("gs://bkt/a", {"max_undurable": "5"}, "max_undurable='5'"),
         ("gs://bkt/a", {"bandwidth": "fast"}, "bandwidth='fast'"),

@@ -36,7 +36,7 @@ from colab_keras_bg.storage.gcs import GcsStorage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import create_record, write_record
 from colab_keras_bg.tensor import LazyTensor
-from colab_keras_bg.testing.loopback_gcs import LoopbackGcs
+from colab_keras_bg.testing.loopback_gcs import Fault, LoopbackGcs
 
 URL = "gs://bucket/runs/a"
 
@@ -236,6 +236,35 @@ def test_a_sidecar_that_dies_is_started_again(
         here.kill_sidecar()
         here.wait_until_durable(step)
     assert step_there(remote) == 3
+    told = here.sidecar.look_after()
+    assert told is not None
+    assert "has died and was started again, 3 times" in str(told.local_problem)
+
+
+def test_a_service_that_hangs_is_told(
+    server: LoopbackGcs,
+    machines: list[Machine],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever waits for the start is told what for, again and again."""
+    monkeypatch.setattr(launching, "_WAITED_SECS", 0.2)
+    server.faults.add(Fault(kind="stall", times=None))
+    here = machine(machines, tmp_path / "a")
+    here.sidecar.start()
+    told: list[str] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if len(told) == 2:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        here.sidecar.wait_until_ready(lambda *_: None, tell)
+    assert all(f"{URL} has not answered yet, after" in text for text in told)
 
 
 def test_a_sidecar_outlives_its_trainer(

@@ -426,3 +426,24 @@ def test_what_is_not_kept_there_is_not_sent_for_ever(spool: Spool) -> None:
     spool.store.delete(2)
     spool.save(2, kept=9)
     assert made.due() == [2]
+
+
+def test_a_manifest_that_is_gone_there(spool: Spool) -> None:
+    """
+    Somebody removes or damages the manifest of a step that is about to be
+    given up: what is saved goes on to be shipped.
+    """
+    remote = MemoryStorage()
+    made = shipper(spool, remote)
+    for step in range(1, 3):
+        spool.save(step, kept=4)
+        made.ship()
+    manifest = "checkpoints/step-000000001/manifest.json"
+    remote.replace(manifest, remote.read(manifest)[:20])
+    remote.delete("checkpoints/step-000000002/manifest.json")
+    for step in range(3, 6):
+        spool.save(step, kept=4)
+        while made.ship():
+            pass
+        assert made.durable.step == step
+    assert assert_is_valid(remote, least=5) == 5

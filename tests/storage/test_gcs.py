@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from google.auth.exceptions import DefaultCredentialsError, RefreshError
 
 from colab_keras_bg.errors import (
+    BackgroundTrainingError,
     ObjectNotFoundError,
     StorageRefusedError,
     StorageUnavailableError,
@@ -297,3 +299,33 @@ def test_traffic_is_counted(server: LoopbackGcs, large: Path) -> None:
     )
     assert LARGE_BYTES < counted["sent_bytes"] < LARGE_BYTES * 1.001
     assert counted["received_bytes"] > 1000
+
+
+@pytest.mark.parametrize("after_bytes", [0, 1, 20])
+@pytest.mark.parametrize("kind", ["truncated_answer", "corrupt_answer"])
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_answers_that_are_none(
+    name: str, kind: str, after_bytes: int, server: LoopbackGcs
+) -> None:
+    """
+    Whatever comes in place of an answer, what is raised is of our tree, and
+    what is returned is right.
+    """
+    storage = opened(server)
+    storage.replace("old", b"old")
+    server.faults.add(Fault(kind=kind, after_bytes=after_bytes, times=1))
+    with contextlib.suppress(BackgroundTrainingError):
+        CALLS[name](storage)
+    server.faults.clear()
+    if name != "delete":
+        assert storage.read("old") in (b"old", b"456", b"old456")
+
+
+def test_problems_in_few_words(server: LoopbackGcs) -> None:
+    """What the client says of any answer is left out of the message."""
+    server.faults.add(Fault(status=503, times=None))
+    with pytest.raises(StorageUnavailableError) as raised:
+        opened(server).upload("new", Path(__file__))
+    assert "answers with status 503" in str(raised.value)
+    assert "Request failed" not in str(raised.value)
+    assert "http://" not in str(raised.value)
