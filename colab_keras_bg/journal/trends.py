@@ -20,6 +20,7 @@ _LEAST_LOOKS = 5
 _SOON_SECS = 3600.0
 _NEARLY = 0.05
 _STEADY = 0.7  # How much of a change a straight line has to explain.
+_GOES_ON = 0.3  # How much of its slope each half has to show.
 
 
 class Trends:
@@ -88,18 +89,29 @@ def _secs_left(seen: list[tuple[float, float]]) -> float | None:
     """When nothing is left, if it goes on like that; None if it does not."""
     if len(seen) < _LEAST_LOOKS or seen[-1][0] - seen[0][0] < _LEAST_SECS:
         return None
+    slope, steadiness = _line(seen)
+    if slope >= 0 or steadiness < _STEADY:
+        return None
+    middle = len(seen) // 2
+    if any(
+        _line(half)[0] > _GOES_ON * slope
+        for half in (seen[: middle + 1], seen[middle:])
+    ):
+        return None  # It was a jump, or it is over.
+    return seen[-1][1] / -slope
+
+
+def _line(seen: list[tuple[float, float]]) -> tuple[float, float]:
+    """The straight line through it: its slope, and how much it explains."""
     count = len(seen)
     mean_time = sum(when for when, _ in seen) / count
     mean_left = sum(left for _, left in seen) / count
     across = sum((when - mean_time) ** 2 for when, _ in seen)
     along = sum((w - mean_time) * (left - mean_left) for w, left in seen)
     spread = sum((left - mean_left) ** 2 for _, left in seen)
-    slope = along / across
-    if slope >= 0 or spread <= 0:
-        return None
-    if along * along / (across * spread) < _STEADY:
-        return None
-    return seen[-1][1] / -slope
+    if across <= 0 or spread <= 0:
+        return 0.0, 0.0
+    return along / across, along * along / (across * spread)
 
 
 def _in_words(secs: float) -> str:

@@ -148,6 +148,7 @@ def test_takes_over_and_gives_back(two: Two) -> None:
     assert two.status(FIRST)["state"] == "done"
 
 
+@pytest.mark.slow
 def test_goes_on_elsewhere_from_what_is_newer(two: Two) -> None:
     """
     The machine is lost while the other place stands in. On the next one, the
@@ -224,3 +225,24 @@ def test_it_is_told(two: Two) -> None:
     ended = two.place.end(process)
     assert ended.status == exit_status.DONE, ended.err
     assert f"it is shipped to {SECOND} from now on" in ended.err
+
+
+@pytest.mark.slow
+def test_it_is_said_where_the_end_lies(two: Two) -> None:
+    """
+    A run that ends while the other place stands in says that the run
+    directory lacks it; the same command, when that is back, brings it there.
+    """
+    two.stop_at(2)
+    process = two.start()
+    two.wait_until("runs", 2)
+    two.die()
+    two.stop_at(None)
+    ended = two.place.end(process)
+    assert ended.status == exit_status.DONE, ended.err
+    assert f"it is shipped to {SECOND}" in ended.err
+    assert f"The same command, when {FIRST} is back, ships it" in ended.err
+    two.recover()
+    assert (2, 6) == (two.step_in("runs"), two.step_in("spare"))
+    assert two.train().status == exit_status.DONE
+    assert two.step_in("runs") == 6
