@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
+from colab_keras_bg.callbacks.tensorboard import TensorBoard
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.run import Run, current_run
 
@@ -32,6 +33,7 @@ def unattended(
     fallback_dir: str | os.PathLike[str] | None = None,
     fallback_after: str = "5m",
     bandwidth: str | None = None,
+    tensorboard: bool | int | str = 10,
 ) -> list[keras.callbacks.Callback]:
     """Callbacks that let a `fit` run unattended.
 
@@ -56,6 +58,9 @@ def unattended(
             dead: another address of that kind.
         fallback_after: For how long it has to be dead before.
         bandwidth: How many bytes a second are sent at most, such as `"5MB"`.
+        tensorboard: Every how many batches losses and metrics go to
+            `tensorboard/` in the run directory; `"epoch"` for once an epoch,
+            False for never.
 
     Returns:
         The callbacks, for `model.fit(callbacks=...)`.
@@ -75,7 +80,7 @@ def unattended(
                 "unattended() needs a run directory here: only a program that "
                 "`colab-keras-bg train` started has one already."
             )
-        return callbacks_of(run)
+        return callbacks_of(run, tensorboard=tensorboard)
     return [
         BackupAndRestore(
             run_dir,
@@ -90,14 +95,24 @@ def unattended(
             fallback_dir=fallback_dir,
             fallback_after=fallback_after,
             bandwidth=bandwidth,
-        )
+        ),
+        *_shown(tensorboard),
     ]
 
 
-def callbacks_of(run: Run) -> list[keras.callbacks.Callback]:
+def callbacks_of(
+    run: Run, *, tensorboard: bool | int | str = 10
+) -> list[keras.callbacks.Callback]:
     """The callbacks that protect a `fit` in a run.
 
     Args:
         run: The run.
+        tensorboard: See `unattended`.
     """
-    return [BackupAndRestore(run)]
+    return [BackupAndRestore(run), *_shown(tensorboard)]
+
+
+def _shown(update_freq: bool | int | str) -> list[keras.callbacks.Callback]:
+    if update_freq is False:
+        return []
+    return [TensorBoard(update_freq=10 if update_freq is True else update_freq)]
