@@ -23,7 +23,6 @@ from colab_keras_bg.errors import (
     RunHeldError,
     StorageError,
     StorageUnavailableError,
-    UsageError,
 )
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat

@@ -7,64 +7,36 @@ One that others have begun is left alone.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
 
 import keras
 
-from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 
-__all__ = ["Profiler", "profiled_batches"]
-
-
-def profiled_batches(given: Any) -> tuple[int, int]:
-    """The first and the last batch to be profiled; 0 and 0 for none.
-
-    Args:
-        given: As Keras takes it: a number, a pair, or either as text.
-
-    Raises:
-        UsageError: If it cannot be meant.
-    """
-    found = given
-    if isinstance(given, str) and all(p.isdigit() for p in given.split(",")):
-        found = [int(part) for part in given.split(",")]
-        found = found[0] if len(found) == 1 else found
-    if isinstance(found, int):
-        found = (found, found)
-    if (
-        not isinstance(found, Sequence)
-        or isinstance(found, str)
-        or len(found) != 2
-        or not all(isinstance(one, int) for one in found)
-        or not 0 <= found[0] <= found[1]
-    ):
-        raise UsageError(
-            "profile_batch must be a non-negative integer or 2-tuple of "
-            "positive integers. A pair of positive integers signifies a range "
-            f"of batches to profile. Found: {given!r}"
-        )
-    return found[0], found[1]
+__all__ = ["Profiler"]
 
 
 class Profiler:
     """Takes one profile, of a range of steps."""
 
-    def __init__(self, first: int, last: int) -> None:
-        """Takes the range; the first step is 1, and 0 means none."""
-        self._first, self._last = first, last
+    def __init__(self, first: int, last: int, *, folder: str) -> None:
+        """Takes what is to be profiled.
+
+        Args:
+            first: The first step, from 1.
+            last: The last one; 0 if nothing is to be profiled.
+            folder: Where the profile goes.
+        """
+        self._first, self._last, self._folder = first, last, folder
         self._waits = last > 0
         self._adapter: ModuleType | None = None
 
-    def before(self, first: int, last: int, *, folder: str) -> None:
+    def before(self, first: int, last: int) -> None:
         """Before some steps: begins if one is in the range.
 
         Args:
             first: The first of these steps.
             last: The last one.
-            folder: Where the profile goes.
         """
         if not self._waits or last < self._first:
             return
@@ -76,7 +48,7 @@ class Profiler:
             say(f"no profile is taken: {reason}")
             return
         try:
-            adapter.start_profile(folder)
+            adapter.start_profile(self._folder)
         except Exception as error:  # noqa: BLE001 - said; training goes on
             say(f"no profile is taken: {type(error).__name__}: {error}")
         else:

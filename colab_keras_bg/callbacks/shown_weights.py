@@ -21,9 +21,9 @@ from colab_keras_bg.journal import summaries
 from colab_keras_bg.tensor import LazyTensor
 from colab_keras_bg.training_state.snapshot import Snapshots
 
-__all__ = ["Embeddings", "held_weights", "shown"]
+__all__ = ["Embeddings", "Held", "held_weights", "shown", "write_tables"]
 
-CONFIG = "projector_config.pbtxt"
+_CONFIG = "projector_config.pbtxt"
 _FOLDER = "embeddings"
 
 # Tags, and values that are fetched when they are needed.
@@ -107,7 +107,7 @@ class Embeddings:
                 told = json.dumps(self._metadata[layer.name])
                 lines.append(f"  metadata_path: {told}")
             lines += [f"  tensor_path: {json.dumps(_table(layer))}", "}"]
-        _put(root / CONFIG, "".join(f"{line}\n" for line in lines))
+        _put(root / _CONFIG, "".join(f"{line}\n" for line in lines))
 
     def held(self) -> dict[str, LazyTensor]:
         """The present values, by the file that they go to."""

@@ -22,19 +22,24 @@ import keras
 
 from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
 from colab_keras_bg.callbacks.fit_loop import FitLoop, Turns
-from colab_keras_bg.callbacks.profiling import Profiler, profiled_batches
+from colab_keras_bg.callbacks.learning_rates import learning_rates
+from colab_keras_bg.callbacks.profiling import Profiler
 from colab_keras_bg.callbacks.shown_weights import (
     Embeddings,
     held_weights,
     shown,
     write_tables,
 )
-from colab_keras_bg.errors import UsageError
+from colab_keras_bg.callbacks.tensorboard_arguments import (
+    check_log_dir,
+    profiled_batches,
+    update_frequency,
+)
 from colab_keras_bg.journal import summaries
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.events import EventJournal
 from colab_keras_bg.run import Run, current_run
-from colab_keras_bg.storage.addresses import is_remote, local_directory
+from colab_keras_bg.storage.addresses import local_directory
 from colab_keras_bg.training_state import random_state
 
 __all__ = ["TensorBoard"]
@@ -118,13 +123,13 @@ class TensorBoard(keras.callbacks.Callback):
         """
         super().__init__()
         if log_dir is not None:
-            _check(log_dir)
+            check_log_dir(log_dir)
         self.log_dir = None if log_dir is None else str(log_dir)
         self.histogram_freq = histogram_freq
         self.write_graph = write_graph
         self.write_images = write_images
         self.write_steps_per_second = write_steps_per_second
-        self.update_freq = _frequency(update_freq)
+        self.update_freq = update_frequency(update_freq)
         self.embeddings_freq = embeddings_freq
         self.embeddings_metadata = embeddings_metadata
         self._profiled = profiled_batches(profile_batch)
@@ -138,7 +143,7 @@ class TensorBoard(keras.callbacks.Callback):
         # The turn that is being trained: the step before it, and its batches.
         self._turn: tuple[int, int] | None = None
         self._graph_is_written = False
-        self._profiler = Profiler(0, 0)
+        self._profiler = Profiler(0, 0, folder="")
         self._embeddings: Embeddings | None = None
         self._updated = self._epoch_began = (0, 0.0)
 
@@ -173,7 +178,8 @@ class TensorBoard(keras.callbacks.Callback):
         else:
             self._attach(self._loop)
             self._loop.wrap_turns(partial(self._turns, self._loop))
-        self._profiler = Profiler(*self._profiled)
+        folder = self._journal.root / _TRAIN if self._journal else ""
+        self._profiler = Profiler(*self._profiled, folder=str(folder))
         if self.embeddings_freq:
             self._embeddings = Embeddings(self._model, self.embeddings_metadata)
 
@@ -230,10 +236,9 @@ class TensorBoard(keras.callbacks.Callback):
         if self._run is not None:
             step = self._step()
         else:
-            ops = keras.ops
             # `self.model` puts the variables back on JAX.
             iterations = self.model.optimizer.iterations
-            step = int(ops.convert_to_numpy(iterations))
+            step = int(keras.ops.convert_to_numpy(iterations))
         named = {f"evaluation_{k}_vs_iterations": v for k, v in logs.items()}
         self._add(_VALIDATION, partial(self._scalars, named), step=step)
         if alone:
@@ -274,9 +279,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _turn_begins(self, step: int, batches: int) -> None:
         self._turn = (step, batches)
-        if self._journal is not None:
-            folder = str(self._journal.root / _TRAIN)
-            self._profiler.before(step + 1, step + batches, folder=folder)
+        self._profiler.before(step + 1, step + batches)
 
     def _turn_ends(
         self, step: int, logs: Mapping[str, Any] | None = None
@@ -334,23 +337,13 @@ class TensorBoard(keras.callbacks.Callback):
         if not logs:
             return
         measured = {k[4:]: logs.pop(k) for k in [*logs] if k[:4] == "val_"}
-        logs |= self._learning_rates()
+        logs |= learning_rates(self._model.optimizer)
         if self.write_steps_per_second:
             speed = self._speed(self._step(), self._epoch_began)
             logs["steps_per_second"] = speed
         for folder, named in ((_TRAIN, logs), (_VALIDATION, measured)):
             values = partial(self._scalars, named, prefix="epoch_")
             self._add(folder, values, step=step)
-
-    def _learning_rates(self) -> dict[str, float]:
-        optimizer = self._model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        several = getattr(optimizer, "optimizers", None)
-        if several is not None:
-            return {f"learning_rate_{o.name}": _rate(o) for o in several}
-        if isinstance(optimizer, keras.optimizers.Optimizer):
-            return {"learning_rate": _rate(optimizer)}
-        return {}
 
     @staticmethod
     def _speed(step: int, since: tuple[int, float]) -> float:
@@ -395,41 +388,12 @@ class TensorBoard(keras.callbacks.Callback):
         if self._journal is None or self._journal.root != root:
             self._journal = EventJournal(root)
         self._is_own_journal = True
+        if run is not None:
+            self._counted = max(self._counted, run.step)
 
     def _finish(self) -> None:
         if self._journal is not None and self._is_own_journal:
             self._journal.close()
-
-
-def _check(log_dir: str | os.PathLike[str]) -> None:
-    if is_remote(log_dir):
-        raise UsageError(
-            f"log_dir={os.fspath(log_dir)!r} lies far away, and the training "
-            "writes to this machine's disk only. Give the run directory such "
-            'an address instead, as in bg.unattended("gs://BUCKET/FOLDER"), '
-            "and leave log_dir out: what is shown is shipped with the run."
-        )
-    try:
-        local_directory(log_dir)
-    except UsageError as error:
-        raise UsageError(f"log_dir={os.fspath(log_dir)!r}: {error}") from None
-
-
-def _frequency(update_freq: Any) -> int | str:
-    if update_freq == "batch":
-        return 1
-    if update_freq == "epoch":
-        return "epoch"
-    if type(update_freq) is int and update_freq > 0:
-        return update_freq
-    raise UsageError(
-        f"update_freq={update_freq!r} cannot be meant: give 'epoch', 'batch' "
-        "or a number of batches."
-    )
-
-
-def _rate(optimizer: Any) -> float:
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
 def _copied(value: Any) -> Any:
