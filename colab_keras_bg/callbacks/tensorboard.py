@@ -305,9 +305,9 @@ class TensorBoard(keras.callbacks.Callback):
         if self.write_steps_per_second:
             named["steps_per_second"] = self._speed(step, self._updated)
             self._updated = step, time.perf_counter()
-        if keras.backend.backend() == "torch":  # It may assign in place.
-            named = {k: _copied(v) for k, v in named.items()}
         values = partial(self._scalars, named, prefix="batch_")
+        if keras.backend.backend() == "torch":  # It may assign in place.
+            values = partial(list, values())
         self._add(_TRAIN, values, step=step, run_step=step)
 
     def _step(self) -> int:
@@ -394,10 +394,3 @@ class TensorBoard(keras.callbacks.Callback):
     def _finish(self) -> None:
         if self._journal is not None and self._is_own_journal:
             self._journal.close()
-
-
-def _copied(value: Any) -> Any:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
