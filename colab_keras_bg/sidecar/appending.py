@@ -72,6 +72,7 @@ class AppendedFile:
         *,
         boundary: Boundary = end_of_lines,
         found: ObjectInfo | None = None,
+        is_new: bool = False,
     ) -> None:
         """Takes the file, which need not be there yet.
 
@@ -81,11 +82,12 @@ class AppendedFile:
             name: Its name there.
             boundary: Where it may be cut.
             found: What was found there of that name, if that is known.
+            is_new: Whether nothing was.
         """
         self._path, self._remote, self._name = path, remote, name
         self._boundary, self._found = boundary, found
         # What is there, as far as we know: how many bytes, and their crc32c.
-        self._there: tuple[int, int] | None = None
+        self._there: tuple[int, int] | None = (0, 0) if is_new else None
         self._seen: tuple[int, int, int] | None = None
         self.replaced = False
 

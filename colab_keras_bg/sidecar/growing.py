@@ -104,12 +104,14 @@ class GrowingFiles:
             if rule.folder not in self._found:  # One question for all.
                 listed = self._remote.list(f"{rule.folder}/")
                 self._found[rule.folder] = {one.name: one for one in listed}
+            found = self._found[rule.folder].get(name)
             self._files[name] = AppendedFile(
                 self._spool.directory / name,
                 self._remote,
                 name,
                 boundary=rule.boundary,
-                found=self._found[rule.folder].get(name),
+                found=found,
+                is_new=found is None,
             )
         return self._files[name]
 
