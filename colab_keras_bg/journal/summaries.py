@@ -238,7 +238,7 @@ def hparams(values: Mapping[str, Any], *, started: float) -> Value:
         plugin="hparams",
         content=told.SerializeToString(),
         dtype=_FLOAT,
-        float_val=[0.0],
+        shape=(0,),
     )
 
 
