@@ -101,7 +101,7 @@ class Embeddings:
         """
         lines: list[str] = []
         for layer in self._layers:
-            tensor = f"{layer.path}/embeddings"
+            tensor = f"{layer.name}/embeddings"
             lines += ["embeddings {", f"  tensor_name: {json.dumps(tensor)}"]
             if layer.name in self._metadata:
                 told = json.dumps(self._metadata[layer.name])
@@ -130,7 +130,7 @@ def write_tables(root: Path, held: Mapping[str, LazyTensor]) -> None:
 
 
 def _table(layer: Any) -> str:
-    return f"{_FOLDER}/{re.sub('[^A-Za-z0-9_-]', '-', layer.path)}.tsv"
+    return f"{_FOLDER}/{re.sub('[^A-Za-z0-9_-]', '-', layer.name)}.tsv"
 
 
 def _put(path: Path, content: str) -> None:
