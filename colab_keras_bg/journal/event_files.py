@@ -35,7 +35,11 @@ __all__ = ["EventFolder", "cut_back", "is_event_file"]
 _PREFIX = "events.out.tfevents."
 _NAME = re.compile(r"events\.out\.tfevents\.([0-9]+)\.")
 _WRITER = "colab_keras_bg"
-_MOST_BYTES = 2 << 20  # So much is sent again at most if a file is cut back.
+_MOST_BYTES = 4 << 20
+# A checkpoint ends the file if that has so much, or that share of all there
+# is: what is cut back later then begins a file, and little is sent again. The
+# share keeps files few, all of which TensorBoard holds open.
+_ENOUGH_BYTES, _ENOUGH_SHARE = 128 << 10, 1 / 64
 _MOST_WAITING_BYTES = 16 << 20  # While the disk takes nothing.
 
 
@@ -66,7 +70,7 @@ class EventFolder:
         self._folder, self._run_id = folder, run_id
         self._most_bytes, self._clock = most_bytes, clock
         self._handle: int | None = None
-        self._size_bytes = 0
+        self._size_bytes = self._before_bytes = 0
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._last: dict[str, int] = {}  # The last step of each tag.
@@ -125,10 +129,17 @@ class EventFolder:
     def sync(self) -> None:
         """Returns when what was flushed will survive a power cut.
 
+        A checkpoint may follow, so that nothing of it will be cut back.
+
         Raises:
             OSError: If that cannot be had.
         """
-        if self._handle is not None:
+        if self._handle is None:
+            return
+        share = _ENOUGH_SHARE * (self._before_bytes + self._size_bytes)
+        if self._size_bytes > max(_ENOUGH_BYTES, share):
+            self.close()
+        else:
             os.fsync(self._handle)
 
     def close(self) -> None:
@@ -164,8 +175,12 @@ class EventFolder:
     def _open(self) -> None:
         """Begins a file whose name comes after all that are there."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        there = (_NAME.match(name) for name in os.listdir(self._folder))
-        last = max((int(found[1]) for found in there if found), default=0)
+        last = self._before_bytes = 0
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                if found := _NAME.match(entry.name):
+                    last = max(last, int(found[1]))
+                    self._before_bytes += entry.stat().st_size
         number = max(int(self._clock()), last + 1)
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
         path = self._folder / f"{_PREFIX}{number:010d}.{host}.{os.getpid()}.v2"
