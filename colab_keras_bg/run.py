@@ -154,7 +154,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Training batches consumed since the run began."""
+        """Training batches consumed since the run began, in a hook this one."""
         return self._step
 
     @property

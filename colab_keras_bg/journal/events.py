@@ -118,8 +118,8 @@ class EventJournal:
         Returns:
             Whether it will; if not, that was said.
         """
-        if self._thread is None:
-            return True
+        if self._thread is None or not self._thread.is_alive():
+            return True  # Nothing was added; not in a fork of this process.
         done = threading.Event()
         if self._put(lambda: self._sync(done)) and done.wait(_SYNC_SECS):
             return self._problem is None
@@ -139,7 +139,7 @@ class EventJournal:
         """Writes what was added, and ends; `add` begins anew."""
         with self._starting:
             thread = self._thread
-        if thread is None:
+        if thread is None or not thread.is_alive():
             return
         self.sync()
         self._ending = True

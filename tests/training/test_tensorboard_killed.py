@@ -7,10 +7,16 @@ import random
 from functools import partial
 from pathlib import Path
 
+import keras
 import pytest
+from cases import CASES
 from fresh_process import Interruption, attempt, committed_step, undisturbed
+from harness import CutAt, PowerCut, Settled
 from tensorboards import SERVERS, Server, Shown, accumulated, serving
 from waiting import until
+
+import colab_keras_bg as bg
+from colab_keras_bg.journal.metrics import read_metrics
 
 CASE = "bg.data.arrays"
 FREQ = 3  # Batches between two saves.
@@ -142,3 +148,49 @@ def test_from_the_beginning_again(tmp_path: Path, expected: Shown) -> None:
     found = accumulated(run_dir / "tensorboard").get("train", {})
     shown = found.get("batch_loss", [])  # What was on its way is gone.
     assert expected["train"]["batch_loss"][:1][: len(shown)] == shown
+
+
+def test_what_a_user_logs_at_each_batch(tmp_path: Path) -> None:
+    """
+    Numbers that a callback of the user's logs at each batch are there once
+    for each step, too, for TensorBoard and in the metrics.
+    """
+    run_dir = tmp_path / "run"
+
+    class Logs(keras.callbacks.Callback):
+        def __init__(self, run: bg.Run) -> None:
+            super().__init__()
+            self._of_run = run
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            self._of_run.log(seen=1, note="text")
+
+        def get_state(self) -> dict[str, object]:
+            return {}
+
+        def set_state(self, state: object) -> None:
+            pass
+
+    for batches in (2, 5, 4, None):
+        keras.utils.clear_session()
+        case = CASES[CASE]
+        model = case.model()
+        args, kwargs = case.data()
+        with (
+            contextlib.suppress(PowerCut),
+            bg.Run(run_dir, save_freq=3) as run,
+        ):
+            cut = [CutAt(batches)] if batches else []
+            callbacks = [Logs(run), *run.callbacks(), Settled(run), *cut]
+            model.fit(
+                *args,
+                **kwargs,
+                epochs=case.epochs,
+                verbose=0,
+                callbacks=callbacks,
+            )
+    steps = len(undisturbed(CASE)["batches"])
+    found = accumulated(run_dir / "tensorboard")
+    assert [*range(1, steps + 1)] == steps_of(found, ".", "seen")
+    logged = read_metrics(run_dir / "metrics.jsonl")
+    assert [*range(1, steps + 1)] == [r["step"] for r in logged if "seen" in r]
