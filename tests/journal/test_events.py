@@ -101,6 +101,19 @@ def test_cut_back_in_its_order(tmp_path: Path) -> None:
     journals.close()
 
 
+def test_what_was_cut_is_not_written_to(tmp_path: Path) -> None:
+    """A file that was cut back stays as it is, whoever goes on."""
+    journal = journal_of(tmp_path)
+    add(journal, 1, 2, 3, 4)
+    journal.cut_back(2)
+    journal.sync()
+    (path,) = tmp_path.rglob("*.tfevents.*")
+    cut = path.read_bytes()
+    add(journal, 3)
+    journal.close()
+    assert cut == path.read_bytes()
+
+
 def test_what_cannot_be_made_is_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

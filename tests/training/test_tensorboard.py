@@ -7,6 +7,7 @@ where there is.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from harness import CutAt, PowerCut, Settled
 from keras import layers
 from tensorboard.backend.event_processing.event_file_loader import (
     LegacyEventFileLoader,
@@ -528,6 +530,25 @@ def test_each_fit_of_a_run(tmp_path: Path) -> None:
             for key, steps in shown_in(tmp_path / "run/tensorboard").items()
             if key != GRAPH and key[0] != "."
         }
+
+
+@pytest.mark.parametrize("batches", [1, 3, 7])
+def test_a_second_fit_that_is_interrupted(batches: int, tmp_path: Path) -> None:
+    """Its epochs come behind those of the first, also when it goes on."""
+    for cut in (batches, None):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(1)
+        with (
+            contextlib.suppress(PowerCut),
+            bg.Run(tmp_path / "run", save_freq=2) as run,
+        ):
+            model = small()
+            fit(model, *run.callbacks(tensorboard=1))
+            cuts = [CutAt(cut)] if cut else []
+            fit(model, *run.callbacks(tensorboard=1), Settled(run), *cuts)
+    shown = shown_in(tmp_path / "run/tensorboard")
+    assert [0, 1, 2, 3] == shown["train", "scalars", "epoch_loss"]
+    assert [*range(1, 21)] == shown["train", "scalars", "batch_loss"]
 
 
 def test_a_folder_elsewhere_beside_a_run(tmp_path: Path) -> None:
