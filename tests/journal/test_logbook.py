@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def test_what_is_neither(logbook: Logbook, tmp_path: Path, value: Any) -> None:
         logbook.hparams(1, {"a": 1, "b": value})
     logbook.close()
     assert [] == [*tmp_path.iterdir()]
+
+
+def test_both_are_synced(logbook: Logbook, tmp_path: Path) -> None:
+    """What was logged is on disk in both before a checkpoint is committed."""
+    goes_on = threading.Event()
+    logbook.events().do(goes_on.wait)
+    logbook.log(1, {"a": 1})
+    syncing = threading.Thread(target=logbook.sync)
+    syncing.start()
+    syncing.join(0.05)
+    assert syncing.is_alive()
+    goes_on.set()
+    syncing.join()
+    assert {"a": [(1, 1)]} == shown(tmp_path)
+    logbook.close()
 
 
 def test_hparams_once(tmp_path: Path) -> None:
