@@ -189,6 +189,26 @@ def shipping(megabytes: int) -> None:
     )
 
 
+def tensorboard() -> None:
+    """Showing each step, and shipping what is shown."""
+    one = measured("tensorboard", 5)
+    kinds = [name for name in ("ours", "keras") if f"{name}_ms" in one]
+    print(f"TensorBoard at each step, of {one['bare_ms']:.2f} ms\n")
+    table(
+        ["by", "a step longer, ms", "of a core, ms"],
+        [
+            [name, f"{one[f'{name}_ms']:.2f}", f"{one[f'{name}_core_ms']:.2f}"]
+            for name in kinds
+        ],
+    )
+    for looks, sent in one.items():
+        if looks.endswith("looks"):
+            print(
+                f"{sent['written_mb']:.0f} MB of events, {looks}: "
+                f"{sent['over_written']:.3f} of it sent.\n"
+            )
+
+
 def in_trouble(megabytes: int) -> None:
     """Saves of a run in a bucket, whatever becomes of that."""
     names = ["none", "ours", *(f"bucket {state}" for state in STATES)]
@@ -258,6 +278,7 @@ def main() -> None:
     restoring([size for size in sizes if size <= 1000])
     going_back()
     shipping(128 if quick else 512)
+    tensorboard()
     in_trouble(100 if quick else 300)
 
 

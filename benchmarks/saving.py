@@ -162,7 +162,7 @@ def far_away(state: str, directory: Path) -> Iterator[list[Any]]:
                 server.faults.add(Fault(status=503, times=None))
             elif state == "gone":
                 server.stop()
-            yield [*run.callbacks(), Between(run.saves.wait)]
+            yield [*run.callbacks(tensorboard=False), Between(run.saves.wait)]
             server.start()
             server.faults.clear()  # Closing the run waits for it.
 
@@ -173,7 +173,7 @@ def callbacks_of(peer: str, directory: Path) -> Iterator[list[Any]]:
     if peer == "ours":
         run = bg.Run(directory / "run", save_freq=STEPS_BETWEEN)
         with run:
-            yield [*run.callbacks(), Between(run.saves.wait)]
+            yield [*run.callbacks(tensorboard=False), Between(run.saves.wait)]
     elif peer.startswith("bucket "):
         with far_away(peer.removeprefix("bucket "), directory) as callbacks:
             yield callbacks

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from colab_keras_bg.callbacks.explain import explain
     from colab_keras_bg.callbacks.export import export
     from colab_keras_bg.callbacks.restore import restore
+    from colab_keras_bg.callbacks.tensorboard import TensorBoard
     from colab_keras_bg.callbacks.unattended import unattended
     from colab_keras_bg.report.console import watch
     from colab_keras_bg.run import Run, current_run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackupAndRestore",
     "Run",
+    "TensorBoard",
     "__version__",
     "current_run",
     "data",
@@ -43,6 +45,7 @@ __all__ = [
 _HOMES = {
     "BackupAndRestore": "colab_keras_bg.callbacks.backup_and_restore",
     "Run": "colab_keras_bg.run",
+    "TensorBoard": "colab_keras_bg.callbacks.tensorboard",
     "current_run": "colab_keras_bg.run",
     "explain": "colab_keras_bg.callbacks.explain",
     "export": "colab_keras_bg.callbacks.export",

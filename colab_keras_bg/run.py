@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +21,10 @@ from colab_keras_bg.errors import (
     RunHeldError,
     StorageError,
     StorageUnavailableError,
-    UsageError,
 )
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.heartbeat import Heartbeat
-from colab_keras_bg.journal.metrics import METRICS, MetricsJournal, named_apart
+from colab_keras_bg.journal.logbook import Logbook
 from colab_keras_bg.journal.step_times import StepTimes
 from colab_keras_bg.output import RunOutput
 from colab_keras_bg.run_directory import RunDirectory, directory_of
@@ -64,6 +62,7 @@ class Run:
         path: The absolute path of the run directory, or of its local end.
         address: The run directory, as people write it: a path, or a URL.
         seed: The seed given on the command line, or None.
+        logbook: What it has measured.
         saves: Its checkpoints.
         times: Where the training's time goes.
     """
@@ -96,9 +95,7 @@ class Run:
             run_dir: Where the run lives: a local path; or, shipped there in
                 the background, `gs://bucket/folder`, `drive://folder/path` or
                 a folder of a mounted Drive.
-            save_freq: When to save: `"epoch"`, a number of batches, a time
-                such as `"30s"` or `"10m"`, or `"auto"`; several with
-                `+` between.
+            save_freq: When to save; see `unattended`.
             keep_last: How many of the newest checkpoints are kept, 2 or more.
             keep_every: Besides, keep a checkpoint in each stretch of this
                 many steps for good, or of a time such as `"2h"`.
@@ -108,10 +105,8 @@ class Run:
             mode: `"min"`, `"max"`, or `"auto"`, by the name.
             start_over: Whether to set aside what a local directory holds,
                 under another name beside it, and begin anew.
-            take_over: Whether to take a shipped run from a machine that seems
-                to live. What that one still commits is void.
-            max_undurable: Ends the training, to be continued, when nothing
-                has become durable for so long, such as `"30m"`.
+            take_over: Whether to take a shipped run from a live machine.
+            max_undurable: For how long nothing may become durable.
             fallback_dir: Where to ship to while the run directory is dead.
             fallback_after: For how long it has to be dead before.
             bandwidth: Bytes a second to send at most, such as `"5MB"`.
@@ -154,10 +149,12 @@ class Run:
         self.seed = seed
         self._start_over = start_over
         self._command = tuple(command)
-        self._metrics = MetricsJournal(self.path / METRICS)
+        self.logbook = Logbook(
+            self.path, run_id=lambda: self._directory.head.run_id
+        )
         self.saves = Saves(
             self._directory,
-            self._metrics,
+            self.logbook,
             save_policy=options.save_policy,
             keep_policy=options.keep_policy,
         )
@@ -172,7 +169,7 @@ class Run:
 
     @property
     def step(self) -> int:
-        """Training batches consumed since the run began."""
+        """Training batches consumed since the run began, in a hook this one."""
         return self._step
 
     @property
@@ -192,28 +189,39 @@ class Run:
         """Whether this process holds the run."""
         return self._directory.held
 
-    def callbacks(self) -> list[keras.callbacks.Callback]:
-        """Keras callbacks that put a `fit` under this run's protection."""
+    def callbacks(self, **settings: Any) -> list[keras.callbacks.Callback]:
+        """Keras callbacks that put a `fit` under this run's protection.
+
+        Args:
+            **settings: `tensorboard`, as for `unattended`.
+        """
         # The one import that points up: the callbacks adapt a run to Keras,
         # and this method is how a person comes from the one to the other.
         from colab_keras_bg.callbacks.unattended import callbacks_of
 
-        return callbacks_of(self)
+        return callbacks_of(self, **settings)
 
-    def log(self, **values: float) -> None:
-        """Adds a line to `metrics.jsonl`, at the present step.
+    def log(self, **values: float | str) -> None:
+        """Adds to `metrics.jsonl` and to TensorBoard, at the present step.
 
         Args:
-            **values: Numbers by name.
+            **values: Numbers and texts by name.
 
         Raises:
-            UsageError: If a value is not a number.
+            UsageError: If a value is neither.
         """
-        try:
-            numbers = {name: float(value) for name, value in values.items()}
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"Only numbers can be logged: {error}.") from None
-        self.report(numbers)
+        self.logbook.log(self._step, values)
+
+    def hparams(self, values: Mapping[str, Any]) -> None:
+        """Writes down what the training is made with, once.
+
+        Args:
+            values: Numbers, texts and truth values by name.
+
+        Raises:
+            UsageError: If a value is none of these.
+        """
+        self.logbook.hparams(self._step, values)
 
     def __enter__(self) -> Run:
         """Opens the run."""
@@ -282,6 +290,7 @@ class Run:
         if not self.is_open:
             return
         self.saves.wait()
+        self.logbook.close()
         if self._state != "done":
             self._state = "ended"
         self._heartbeat.stop()
@@ -354,17 +363,8 @@ class Run:
             raise self._lost
 
     def report(self, values: Mapping[str, Any], **more: Any) -> None:
-        """Adds a line to `metrics.jsonl`, at the present step.
-
-        Args:
-            values: JSON values by name.
-            **more: Fields beside them, such as `epoch`.
-        """
-        own = {"step": self._step, **more, "time": time.time()}
-        try:
-            self._metrics.append(named_apart(own, values))
-        except OSError as error:
-            say(f"the metrics of step {self._step} were not written: {error}")
+        """See `Logbook.report`; at the present step."""
+        self.logbook.report(self._step, values, **more)
 
     def _opened(self) -> None:
         _open_runs[self.path] = self

@@ -26,7 +26,7 @@ from colab_keras_bg.errors import (
     StorageError,
 )
 from colab_keras_bg.journal.announce import say
-from colab_keras_bg.journal.metrics import MetricsJournal
+from colab_keras_bg.journal.logbook import Logbook
 from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.tensor import LazyTensor
 
@@ -45,7 +45,7 @@ class Saves:
     def __init__(
         self,
         directory: RunDirectory,
-        metrics: MetricsJournal,
+        logbook: Logbook,
         *,
         save_policy: SavePolicy,
         keep_policy: KeepPolicy,
@@ -55,13 +55,13 @@ class Saves:
 
         Args:
             directory: The run directory.
-            metrics: The reports to sync before each commit.
+            logbook: The reports to sync before each commit.
             save_policy: When to save.
             keep_policy: What to keep.
             clock: Seconds that only grow.
         """
         self._directory = directory
-        self._metrics = metrics
+        self._logbook = logbook
         self._save_policy = save_policy
         self._keep_policy = keep_policy
         self._clock = clock
@@ -178,7 +178,7 @@ class Saves:
         ]
 
         def commit() -> None:
-            reports = self._metrics.sync()
+            reports = self._logbook.sync()
             manifest = checkpoints.save(
                 step,
                 attempt=self._directory.attempt,
@@ -225,7 +225,7 @@ class Saves:
         """
 
         def commit() -> None:
-            self._metrics.sync()
+            self._logbook.sync()
             finals = self._directory.finals
             # It is there already if only what led to it was damaged.
             with contextlib.suppress(StepExistsError):
@@ -258,12 +258,12 @@ class Saves:
         Args:
             step: Where the training goes on.
         """
-        if self._metrics.cut_back(step):
+        if self._logbook.cut_back(step):
             head = self._directory.head
             self._directory.publish(
                 step=head.step,
                 committed=head.committed,
-                reports=self._metrics.sync(),
+                reports=self._logbook.sync(),
             )
 
     def delete_all(self) -> None:

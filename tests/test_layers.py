@@ -71,6 +71,7 @@ DOORS = {
     "googleapiclient": ["storage/drive_errors.py", "storage/drive_files.py"],
     "httplib2": ["storage/drive_errors.py", "storage/drive_http.py"],
     "google_crc32c": [
+        "journal/event_records.py",
         "journal/metrics.py",
         "checkpoint/hashing.py",
         "sidecar/",
@@ -85,12 +86,15 @@ DOORS = {
     "numpy": [
         "checkpoint/",
         "data/",
+        "callbacks/shown_weights.py",
         "digits/",
+        "journal/summaries.py",
         "tensor.py",
         "testing/fuzz.py",
         "training_state/",
     ],
     "requests": ["storage/gcs_errors.py", "storage/gcs_parts.py"],
+    "tensorboard": ["journal/summaries.py"],
     "tensorflow": ["training_state/tensorflow.py"],
     "torch": ["training_state/torch.py"],
     "urllib3": ["storage/gcs_errors.py"],
@@ -123,6 +127,7 @@ HEAVY = ["IPython", "jax", "keras", "pandas", "tensorflow", "torch"]
 PUBLIC = [
     "BackupAndRestore",
     "Run",
+    "TensorBoard",
     "__version__",
     "current_run",
     "data",

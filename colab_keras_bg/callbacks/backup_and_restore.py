@@ -149,6 +149,14 @@ class BackupAndRestore(keras.callbacks.Callback):
         self.delete_checkpoint = delete_checkpoint
         self._run: Run | None = None
 
+    def open(self) -> Run:
+        """The run, opened if it was not."""
+        run = self._given
+        if run is None:
+            run = open_run(self.backup_dir, **self._settings)
+        run.open()
+        return run
+
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Opens the run and puts this `fit` under its protection."""
         loop = FitLoop.running(self)
@@ -159,10 +167,7 @@ class BackupAndRestore(keras.callbacks.Callback):
             raise UsageError(
                 "Two backups in one `fit`: give it one run directory."
             )
-        run = self._given
-        if run is None:
-            run = open_run(self.backup_dir, **self._settings)
-        run.open()
+        run = self.open()
         # `self.model` would copy the whole state on JAX.
         training = Training(run, self._model, loop)
         loop.call_last(

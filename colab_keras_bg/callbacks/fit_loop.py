@@ -209,11 +209,12 @@ class FitLoop:
 
     @property
     def other_callbacks(self) -> list[keras.callbacks.Callback]:
-        """All callbacks of the list that are not of this package."""
+        """All callbacks of the list, but for those of ours without a state."""
         return [
             callback
             for callback in self.callback_list.callbacks
             if not type(callback).__module__.startswith("colab_keras_bg.")
+            or hasattr(callback, "get_state")
         ]
 
     @property

@@ -314,6 +314,8 @@ class Training:
             self._open_turn = self._loop.batches_of_turn(
                 turn, most=self._model.steps_per_execution
             )
+            step = self._position.step + self._open_turn  # In its hooks, too.
+            self._run.at_step(step, epoch=self._position.epoch)
             yield turn
             self._count(self._open_turn)
             self._look_at_first_step()
@@ -348,7 +350,6 @@ class Training:
             batch=position.batch + batches,
             turns=position.turns + 1,
         )
-        self._run.at_step(self._position.step, epoch=position.epoch)
 
     def _save(self, *, iterator: Any, measured: Any = None) -> None:
         step = self._position.step

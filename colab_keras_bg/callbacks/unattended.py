@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
+from colab_keras_bg.callbacks.tensorboard import TensorBoard
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.run import Run, current_run
 
@@ -35,6 +36,7 @@ def unattended(
     console: str | bool | None = "64MB",
     resources: str | bool | None = "10s",
     report: str | bool | None = "10m",
+    tensorboard: bool | int | str = 10,
 ) -> list[keras.callbacks.Callback]:
     """Callbacks that let a `fit` run unattended.
 
@@ -63,6 +65,9 @@ def unattended(
             nothing.
         resources: How often it is measured what is used, or `"off"`.
         report: How often `report.html` is written, or `"off"`.
+        tensorboard: Every how many batches losses and metrics go to
+            `tensorboard/` in the run directory; `"epoch"` for once an epoch,
+            False for never.
 
     Returns:
         The callbacks, for `model.fit(callbacks=...)`.
@@ -82,7 +87,7 @@ def unattended(
                 "unattended() needs a run directory here: only a program that "
                 "`colab-keras-bg train` started has one already."
             )
-        return callbacks_of(run)
+        return callbacks_of(run, tensorboard=tensorboard)
     return [
         BackupAndRestore(
             run_dir,
@@ -101,13 +106,24 @@ def unattended(
             resources=resources,
             report=report,
         )
+        ),
+        *_shown(tensorboard),
     ]
 
 
-def callbacks_of(run: Run) -> list[keras.callbacks.Callback]:
+def callbacks_of(
+    run: Run, *, tensorboard: bool | int | str = 10
+) -> list[keras.callbacks.Callback]:
     """The callbacks that protect a `fit` in a run.
 
     Args:
         run: The run.
+        tensorboard: See `unattended`.
     """
-    return [BackupAndRestore(run)]
+    return [BackupAndRestore(run), *_shown(tensorboard)]
+
+
+def _shown(update_freq: bool | int | str) -> list[keras.callbacks.Callback]:
+    if update_freq is False:
+        return []
+    return [TensorBoard(update_freq=10 if update_freq is True else update_freq)]

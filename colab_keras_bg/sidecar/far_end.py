@@ -15,6 +15,7 @@ from colab_keras_bg.errors import StorageError
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.sidecar.exchange import Orders
 from colab_keras_bg.sidecar.fence import Fence
+from colab_keras_bg.sidecar.growing import GrowingFiles
 from colab_keras_bg.sidecar.notes import Notes
 from colab_keras_bg.sidecar.records import ShippedRecords
 from colab_keras_bg.sidecar.shipping import Durable, Shipper
@@ -113,6 +114,7 @@ class FarEnd:
         else:
             taken = taking.begin(fallback=fallback)
         self._fence = fence
+        self._growing = GrowingFiles(self._spool, self.remote)
         self._shipper = self._shipping(orders, "checkpoints")
         self._finals = self._shipping(orders, "final")
         self._records = ShippedRecords(self._spool, self.remote)
@@ -177,6 +179,7 @@ class FarEnd:
             prefix=prefix,
             journals=() if is_final else (METRICS,),
             publishes=not is_final,
+            goes_before=self._growing.ship,
             clock=self._clock,
         )
 
@@ -184,4 +187,5 @@ class FarEnd:
         assert self._shipper is not None  # noqa: S101 - it was taken
         self._fence.check()  # These go without a swap of HEAD.
         self._shipper.ship_journals()
+        self._growing.ship()
         self._records.ship(but_for=but_for)

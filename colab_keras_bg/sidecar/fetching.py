@@ -27,6 +27,8 @@ from colab_keras_bg.errors import (
     ObjectNotFoundError,
     Skipped,
 )
+from colab_keras_bg.journal.event_files import is_event_file
+from colab_keras_bg.journal.event_records import records
 from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
@@ -179,6 +181,48 @@ class Fetcher:
             if not info.name.endswith(".log")
         ]
         return [name for name in names if self.record(name)]
+
+    def events(self, folder: str, *, step: int | None) -> None:
+        """Fetches the event files that may have to be cut back.
+
+        Those are the newest of each folder, as far as they go beyond a step.
+        What else the spool has of them is another attempt's, and goes.
+
+        Args:
+            folder: The folder of all of them.
+            step: The step that the run goes on from; None to fetch all.
+
+        Raises:
+            StorageUnavailableError: If they cannot be read.
+        """
+        there = {one.name: one for one in self._remote.list(f"{folder}/")}
+        for one in [*self._spool.list(f"{folder}/")]:
+            known = there.get(one.name)
+            is_events = is_event_file(one.name.rpartition("/")[2])
+            if (
+                not is_events
+                or known is None
+                or known.size_bytes != one.size_bytes
+            ):
+                self._spool.delete(one.name)
+        newest_first = sorted(there, reverse=True)
+        done: set[str] = set()
+        for name in newest_first:
+            within, _, file = name.rpartition("/")
+            if not is_event_file(file) or within in done:
+                continue
+            if not self._spool.exists(name):
+                self.record(name)
+            first = next(
+                (
+                    record.run_step
+                    for record in records(self._spool.read(name))
+                    if record.run_step is not None
+                ),
+                None,
+            )
+            if step is not None and first is not None and first <= step:
+                done.add(within)
 
     def _file(
         self,

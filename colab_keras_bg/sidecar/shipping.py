@@ -12,7 +12,6 @@ up meanwhile without asking anybody.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -36,6 +35,7 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.sidecar.appending import AppendedFile
 from colab_keras_bg.sidecar.fence import Fence
+from colab_keras_bg.sidecar.pinned import Pinned, digest_of
 from colab_keras_bg.storage.interface import ObjectInfo, Storage
 from colab_keras_bg.storage.local import LocalStorage
 
@@ -76,6 +76,7 @@ class Shipper:
         prefix: str = "checkpoints",
         journals: tuple[str, ...] = ("metrics.jsonl",),
         publishes: bool = True,
+        goes_before: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Takes both ends; nothing is read yet.
@@ -89,6 +90,7 @@ class Shipper:
             prefix: The folder of the checkpoints.
             journals: Append-only files that belong to what is committed.
             publishes: Whether `HEAD` names what is committed here.
+            goes_before: Ships what has to be there before a commit is.
             clock: Seconds since 1970.
         """
         self._spool, self._remote, self._fence = spool, remote, fence
@@ -96,7 +98,7 @@ class Shipper:
         self._there = CheckpointStore(remote, prefix=prefix)
         self._keep_policy = keep_policy
         self._prefix = prefix
-        self._publishes = publishes
+        self._publishes, self._goes_before = publishes, goes_before
         self._pins = spool.directory / _PINS
         self._journals = [
             AppendedFile(spool.directory / name, remote, name)
@@ -246,12 +248,13 @@ class Shipper:
     def _reports(self) -> tuple[int, str]:
         return self._journals[0].there if self._journals else (0, "00000000")
 
-    def _ship(self, pinned: _Pinned) -> None:
+    def _ship(self, pinned: Pinned) -> None:
         manifest = pinned.manifest
         self._fence.check()
         for name, digest in pinned.digests():
             self._ship_file(name, pinned.path(name), digest, manifest.step)
         name = f"{self._directory(manifest.step)}/{MANIFEST}"
+        self._goes_before()
         self._fence.check()  # Best effort; a take-over voids it all the same.
         content = manifest.to_bytes()
         try:
@@ -291,7 +294,7 @@ class Shipper:
         if not self._is_as_written(found, digest):
             with contextlib.suppress(ObjectNotFoundError):
                 self._remote.delete(name)
-            if _digest_of(path) != digest:
+            if digest_of(path) != digest:
                 raise DamagedCheckpointError(
                     step, reason=f"{name} is not what was written"
                 )
@@ -314,7 +317,7 @@ class Shipper:
         return hasher.digest() == digest
 
     @contextlib.contextmanager
-    def _pinned(self, step: int) -> Iterator[_Pinned | None]:
+    def _pinned(self, step: int) -> Iterator[Pinned | None]:
         """Holds the files of a step; None if it is gone."""
         folder = self._pins / f"{self._prefix}-{step}"
         try:
@@ -324,7 +327,7 @@ class Shipper:
         except ObjectNotFoundError:
             yield None
             return
-        pinned = _Pinned(manifest, self._prefix, folder)
+        pinned = Pinned(manifest, self._prefix, folder)
         try:
             pinned.take(self._spool.directory)
         except FileNotFoundError as error:
@@ -342,57 +345,3 @@ class Shipper:
 
     def _directory(self, step: int) -> str:
         return f"{self._prefix}/{step_directory(step)}"
-
-
-class _Pinned:
-    """The files that a checkpoint needs, under names of our own."""
-
-    def __init__(self, manifest: Manifest, prefix: str, folder: Path) -> None:
-        self.manifest = manifest
-        own = f"{prefix}/{step_directory(manifest.step)}"
-        self._digests: dict[str, Digest | None] = {
-            f"{prefix}/{step_directory(origin)}/{file}": None
-            for origin, file in sorted(manifest.origins)
-        }
-        for file, digest in manifest.files.items():
-            self._digests[f"{own}/{file}"] = digest
-        self._folder = folder
-        self._paths: dict[str, Path] = {}
-
-    def take(self, directory: Path) -> None:
-        """Links the files.
-
-        Raises:
-            FileNotFoundError: If one is missing.
-        """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for name in self._digests:
-            path = self._folder / name.rpartition("/")[2]
-            try:
-                os.link(directory / name, path)
-            except FileNotFoundError:
-                raise
-            except OSError:  # No links here: it may vanish while it is sent.
-                path = directory / name
-                os.stat(path)
-            self._paths[name] = path
-
-    def path(self, name: str) -> Path:
-        """Where a file is."""
-        return self._paths[name]
-
-    def digests(self) -> Iterator[tuple[str, Digest]]:
-        """Each file's name, with what it has to be.
-
-        Of one that an earlier step has written, its own manifest may be gone.
-        """
-        for name, digest in self._digests.items():
-            yield name, digest or _digest_of(self.path(name))
-
-
-def _digest_of(path: Path) -> Digest:
-    hasher = Hasher()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            hasher.update(block)
-    return hasher.digest()

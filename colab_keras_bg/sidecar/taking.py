@@ -22,6 +22,7 @@ from colab_keras_bg.errors import (
     StorageUnavailableError,
 )
 from colab_keras_bg.journal.attempts import Attempts
+from colab_keras_bg.journal.logbook import TENSORBOARD
 from colab_keras_bg.sidecar.fence import Fence, Hold
 from colab_keras_bg.sidecar.fetching import Fetcher
 from colab_keras_bg.sidecar.notes import Notes
@@ -227,6 +228,10 @@ class Taking:
         for missed, reason in fetched.skipped:
             self._skip(f"the checkpoint of step {missed}: {reason}")
         self._fetch_finals(remote, fetcher, hold)
+        if records:
+            # From a fallback all of them: the run directory lacks them.
+            is_first = remote is self._remote
+            fetcher.events(TENSORBOARD, step=fetched.step if is_first else None)
         return fetched.step
 
     def _fetch_finals(

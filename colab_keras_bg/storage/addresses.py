@@ -174,7 +174,7 @@ def local_directory(run_dir: str | os.PathLike[str]) -> Path:
 
 def _may_grow(name: str) -> bool:
     """Whether a file of a run is one that grows."""
-    return name.endswith((".jsonl", ".log"))
+    return name.endswith((".jsonl", ".log")) or ".tfevents." in name
 
 
 def _path(address: str) -> Path:

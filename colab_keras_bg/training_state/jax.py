@@ -20,6 +20,8 @@ __all__ = [
     "enable_determinism",
     "is_deterministic",
     "read",
+    "start_profile",
+    "stop_profile",
     "value_of",
     "version",
 ]
@@ -161,6 +163,24 @@ def enable_determinism() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if _FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_FLAG}".strip()
+
+
+def start_profile(folder: str) -> None:
+    """Begins to look at what takes how long.
+
+    Args:
+        folder: Where the profile goes.
+    """
+    import jax
+
+    jax.profiler.start_trace(folder)
+
+
+def stop_profile() -> None:
+    """Writes the profile."""
+    import jax
+
+    jax.profiler.stop_trace()
 
 
 def version() -> str:

@@ -25,6 +25,8 @@ __all__ = [
     "random_state",
     "reader",
     "set_iterator_bytes",
+    "start_profile",
+    "stop_profile",
     "symbolic_batch",
     "trace",
     "traced",
@@ -294,6 +296,24 @@ def enable_determinism() -> None:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
+
+
+def start_profile(folder: str) -> None:
+    """Begins to look at what takes how long.
+
+    Args:
+        folder: Where the profile goes.
+    """
+    import tensorflow as tf
+
+    tf.profiler.experimental.start(folder)
+
+
+def stop_profile() -> None:
+    """Writes the profile."""
+    import tensorflow as tf
+
+    tf.profiler.experimental.stop()
 
 
 def version() -> str:

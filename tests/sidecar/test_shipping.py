@@ -447,3 +447,37 @@ def test_a_manifest_that_is_gone_there(spool: Spool) -> None:
             pass
         assert made.durable.step == step
     assert assert_is_valid(remote, least=5) == 5
+
+
+def test_what_goes_before_a_commit(spool: Spool) -> None:
+    """
+    There is no manifest before what led to it is there; if that cannot be
+    shipped, the checkpoint waits.
+    """
+    remote = MemoryStorage()
+    fence = Fence(remote, holder="a", machine="machine a")
+    fence.look()
+    fence.take(run_id="run", step=None)
+    listed: list[list[str]] = []
+    answers = [StorageUnavailableError("not now"), None]
+
+    def goes_before() -> None:
+        listed.append([info.name for info in remote.list("checkpoints/")])
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    made = Shipper(
+        spool.storage,
+        remote,
+        fence,
+        keep_policy=KeepLast(2),
+        goes_before=goes_before,
+    )
+    spool.save(1)
+    with pytest.raises(StorageUnavailableError, match="not now"):
+        made.ship()
+    assert CheckpointStore(remote).steps() == []
+    assert made.ship()
+    assert CheckpointStore(remote).steps() == [1]
+    assert 2 == len(listed)
+    assert not any(n.endswith("manifest.json") for each in listed for n in each)

@@ -124,6 +124,7 @@ def attempt(
     save_freq: Any = 1,
     settled: bool = True,
     deterministic: bool = False,
+    tensorboard: int = 10,
 ) -> Attempt:
     """Runs one attempt at a case in a fresh process.
 
@@ -134,6 +135,7 @@ def attempt(
         save_freq: As for `bg.Run`.
         settled: Whether each save is waited for.
         deterministic: Whether to turn on the backend's determinism.
+        tensorboard: Every how many batches TensorBoard is told.
     """
     with tempfile.TemporaryDirectory() as directory:
         request = {
@@ -147,6 +149,7 @@ def attempt(
             "save_freq": save_freq,
             "settled": settled,
             "deterministic": deterministic,
+            "tensorboard": tensorboard,
             "out": directory,
         }
         status = _nursery().ask(request)
@@ -355,7 +358,8 @@ def _train(request: dict[str, Any], out: Path) -> None:
         if request["interruption"] is not None:
             interruption = Interruption(**request["interruption"])
             added.append(_interrupting(interruption))
-        fit([*run.callbacks(), *others, *added])
+        ours = run.callbacks(tensorboard=request["tensorboard"])
+        fit([*ours, *others, *added])
 
 
 def _scramble() -> None:

@@ -161,6 +161,7 @@ def train(
     save_freq: Any = 1,
     cut: CutAt | None = None,
     batches: list[tuple[int, int]] | None = None,
+    tensorboard: int = 10,
 ) -> End | None:
     """One attempt in a fresh state; None if the power was cut."""
     keras.utils.clear_session()
@@ -191,7 +192,7 @@ def train(
         with bg.Run(run_dir, save_freq=save_freq) as run:
             return fit(
                 [
-                    *run.callbacks(),
+                    *run.callbacks(tensorboard=tensorboard),
                     *others,
                     Settled(run),
                     *([cut] if cut else []),

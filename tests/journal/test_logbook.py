@@ -1,0 +1,107 @@
+"""What a run logs: for programs, and for TensorBoard."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
+from tensorboard.util.tensor_util import make_ndarray
+
+from colab_keras_bg.errors import UsageError
+from colab_keras_bg.journal.logbook import Logbook
+from colab_keras_bg.journal.metrics import read_metrics
+
+
+@pytest.fixture
+def logbook(tmp_path: Path) -> Logbook:
+    """A run's logbook."""
+    return Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+
+
+def lines(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines for programs, without the time."""
+    found = [*read_metrics(run_dir / "metrics.jsonl")]
+    return [{k: v for k, v in one.items() if k != "time"} for one in found]
+
+
+def shown(run_dir: Path) -> dict[str, list[tuple[int, Any]]]:
+    """What TensorBoard shows."""
+    reader = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    return {
+        tag: [
+            (e.step, make_ndarray(e.tensor_proto)) for e in reader.Tensors(tag)
+        ]
+        for tag in reader.Tags()["tensors"]
+    }
+
+
+def test_numbers_and_texts(logbook: Logbook, tmp_path: Path) -> None:
+    """A number is a scalar and a text a text, in both, at the same step."""
+    logbook.log(7, {"accuracy": np.float32(0.5), "note": "it *works*"})
+    logbook.close()
+    assert [{"step": 7, "accuracy": 0.5, "note": "it *works*"}] == lines(
+        tmp_path
+    )
+    assert {
+        "accuracy": [(7, 0.5)],
+        "note": [(7, b"it *works*")],
+    } == shown(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, [1], {"a": 1}, object()])
+def test_what_is_neither(logbook: Logbook, tmp_path: Path, value: Any) -> None:
+    """What is neither is refused by name, and nothing is written."""
+    with pytest.raises(UsageError, match="numbers and texts can be logged: b"):
+        logbook.log(1, {"a": 1, "b": value})
+    with pytest.raises(UsageError, match="hyperparameter b is"):
+        logbook.hparams(1, {"a": 1, "b": value})
+    logbook.close()
+    assert [] == [*tmp_path.iterdir()]
+
+
+def test_both_are_synced(logbook: Logbook, tmp_path: Path) -> None:
+    """What was logged is on disk in both before a checkpoint is committed."""
+    goes_on = threading.Event()
+    logbook.events().do(goes_on.wait)
+    logbook.log(1, {"a": 1})
+    syncing = threading.Thread(target=logbook.sync)
+    syncing.start()
+    syncing.join(0.05)
+    assert syncing.is_alive()
+    goes_on.set()
+    syncing.join()
+    assert {"a": [(1, 1)]} == shown(tmp_path)
+    logbook.close()
+
+
+def test_hparams_once(tmp_path: Path) -> None:
+    """Hyperparameters are there once, however often the program begins."""
+    values = {"lr": np.float64(1e-3), "units": 64, "bias": True, "name": "a"}
+    for _ in range(3):
+        logbook = Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+        logbook.hparams(4, values)
+        logbook.close()
+    assert [{"step": 4, "hparams": values}] == lines(tmp_path)
+    assert ["_hparams_/session_start_info"] == [*shown(tmp_path)]
+    assert 1 == len([*(tmp_path / "tensorboard").iterdir()])
+    logbook.hparams(4, {**values, "units": 32})
+    logbook.close()
+    assert 2 == len(lines(tmp_path))
+
+
+def test_both_go_back(logbook: Logbook, tmp_path: Path) -> None:
+    """What was logged beyond a step is gone in both."""
+    for step in range(5):
+        logbook.log(step, {"a": step})
+    logbook.sync()
+    assert 2 == logbook.cut_back(2)
+    logbook.log(3, {"a": 33})
+    logbook.close()
+    assert [0, 1, 2, 3] == [line["step"] for line in lines(tmp_path)]
+    assert [(0, 0), (1, 1), (2, 2), (3, 33)] == shown(tmp_path)["a"]
