@@ -27,7 +27,7 @@ from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.journal.logbook import Logbook
 from colab_keras_bg.journal.step_times import StepTimes
 from colab_keras_bg.output import RunOutput
-from colab_keras_bg.run_directory import RunDirectory, directory_of
+from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.run_options import RunOptions
 from colab_keras_bg.saving import Saves
 from colab_keras_bg.vital_signs import vital_signs
@@ -35,7 +35,7 @@ from colab_keras_bg.vital_signs import vital_signs
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Run", "current_run", "open_run"]
+__all__ = ["Run", "current_run", "opened"]
 
 _open_runs: dict[Path, Run] = {}
 _current: list[Run] = []
@@ -44,6 +44,15 @@ _current: list[Run] = []
 def current_run() -> Run | None:
     """The run that the command line started this program in, or None."""
     return _current[-1] if _current else None
+
+
+def opened(path: Path) -> Run | None:
+    """The run of a local directory that this process has open, or None.
+
+    Args:
+        path: The directory, or the spool.
+    """
+    return _open_runs.get(path)
 
 
 class Run:
@@ -388,17 +397,3 @@ class Run:
 
     def _at_exit(self) -> None:
         self.close(reason="the process ended before training did")
-
-
-def open_run(run_dir: str | os.PathLike[str], **settings: Any) -> Run:
-    """The open run of a directory in this process, or a new one, opened.
-
-    Args:
-        run_dir: The run directory.
-        **settings: As for `Run`, used if it is new.
-    """
-    run = _open_runs.get(directory_of(run_dir))
-    if run is None:
-        run = Run(run_dir, **settings)
-        run.open()
-    return run

@@ -33,6 +33,7 @@ LEVELS = [
     ["saving", "output"],
     ["vital_signs"],
     ["run"],
+    ["open_runs"],
     ["callbacks"],
     ["report"],
     ["digits"],

@@ -16,7 +16,8 @@ from colab_keras_bg.callbacks.fit_loop import FitLoop
 from colab_keras_bg.callbacks.training import Training
 from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
 from colab_keras_bg.errors import UsageError
-from colab_keras_bg.run import Run, open_run
+from colab_keras_bg.open_runs import open_run
+from colab_keras_bg.run import Run
 
 __all__ = ["BackupAndRestore"]
 

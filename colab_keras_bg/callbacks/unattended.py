@@ -105,7 +105,6 @@ def unattended(
             console=console,
             resources=resources,
             report=report,
-        )
         ),
         *_shown(tensorboard),
     ]

@@ -15,7 +15,7 @@ from colab_keras_bg.errors import StorageError
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.sidecar.exchange import Orders
 from colab_keras_bg.sidecar.fence import Fence
-from colab_keras_bg.sidecar.growing import GrowingFiles
+from colab_keras_bg.sidecar.growing import ATTEMPTS, EVENTS, GrowingFiles
 from colab_keras_bg.sidecar.notes import Notes
 from colab_keras_bg.sidecar.records import ShippedRecords
 from colab_keras_bg.sidecar.shipping import Durable, Shipper
@@ -114,7 +114,8 @@ class FarEnd:
         else:
             taken = taking.begin(fallback=fallback)
         self._fence = fence
-        self._growing = GrowingFiles(self._spool, self.remote)
+        self._events = GrowingFiles(self._spool, self.remote, rules=EVENTS)
+        self._attempts = GrowingFiles(self._spool, self.remote, rules=ATTEMPTS)
         self._shipper = self._shipping(orders, "checkpoints")
         self._finals = self._shipping(orders, "final")
         self._records = ShippedRecords(self._spool, self.remote)
@@ -179,7 +180,7 @@ class FarEnd:
             prefix=prefix,
             journals=() if is_final else (METRICS,),
             publishes=not is_final,
-            goes_before=self._growing.ship,
+            goes_before=self._events.ship,
             clock=self._clock,
         )
 
@@ -187,5 +188,6 @@ class FarEnd:
         assert self._shipper is not None  # noqa: S101 - it was taken
         self._fence.check()  # These go without a swap of HEAD.
         self._shipper.ship_journals()
-        self._growing.ship()
+        self._events.ship()
+        self._attempts.ship()
         self._records.ship(but_for=but_for)

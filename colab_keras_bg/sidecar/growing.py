@@ -1,28 +1,33 @@
 """The files of a run that grow, kept up with at the far end.
 
 Invariant: each is shipped by appending, up to where a part of it ends, and no
-byte twice; what was cut back here is put anew there. Nothing is deleted there:
-a machine that goes on has fetched only what it may have to cut back.
+byte twice; what was cut back here is put anew there. Nothing is deleted there
+but parts of a console that were dropped here: a machine that goes on has
+fetched only what it may have to cut back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from colab_keras_bg.errors import ObjectNotFoundError
+from colab_keras_bg.journal.console_log import LogFile, log_files
 from colab_keras_bg.journal.event_records import end_of_records
 from colab_keras_bg.sidecar.appending import (
     AppendedFile,
     Boundary,
     end_of_bytes,
+    end_of_lines,
 )
 from colab_keras_bg.storage.interface import ObjectInfo, Storage, is_name
 from colab_keras_bg.storage.local import LocalStorage
 
-__all__ = ["RULES", "GrowingFiles", "Rule"]
+__all__ = ["ATTEMPTS", "EVENTS", "GrowingFiles", "Rule"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Rule:
 
 
 # Of the rules of one folder, the first that fits a name counts.
-RULES = (
+EVENTS = (
     Rule(
         "tensorboard",
         r"(.+/)?events\.out\.tfevents\.[^/]+",
@@ -49,6 +54,11 @@ RULES = (
     ),
     Rule("tensorboard", r".+", end_of_bytes),
 )
+ATTEMPTS = (
+    Rule("attempts", r"\d+/console(-\d+)?\.log", end_of_lines),
+    Rule("attempts", r"\d+/resources\.jsonl", end_of_lines),
+)
+_CONSOLE = re.compile(r"(attempts/\d+/)(console(?:-\d+)?\.log)")
 
 
 class GrowingFiles:
@@ -59,7 +69,7 @@ class GrowingFiles:
         spool: LocalStorage,
         remote: Storage,
         *,
-        rules: Sequence[Rule] = RULES,
+        rules: Sequence[Rule] = EVENTS,
     ) -> None:
         """Takes both ends; nothing is read yet.
 
@@ -81,7 +91,36 @@ class GrowingFiles:
         Raises:
             StorageError: If something cannot be sent now.
         """
-        return any([self._file(*one).ship() for one in self._names()])
+        names = list(self._names())
+        sent = any([self._file(*one).ship() for one in names])
+        self._drop({name for name, _ in names})
+        return sent
+
+    def _drop(self, here: Collection[str]) -> None:
+        """Deletes there what is dropped of the consoles that are here.
+
+        What is dropped lies between a console's beginning and its newest part.
+        """
+        newest: dict[str, LogFile] = {}
+        for name in here:
+            if match := _CONSOLE.fullmatch(name):
+                (file,) = log_files([match[2]])
+                newest[match[1]] = max(newest.get(match[1], file), file)
+        for name in sorted(self._there() - set(here)):
+            match = _CONSOLE.fullmatch(name)
+            if match is None or match[1] not in newest:
+                continue
+            (file,) = log_files([match[2]])
+            if 0 < file.offset < newest[match[1]].offset:
+                with contextlib.suppress(ObjectNotFoundError):
+                    self._remote.delete(name)
+                self._files.pop(name, None)
+                for found in self._found.values():
+                    found.pop(name, None)
+
+    def _there(self) -> set[str]:
+        """The names that are there, as far as we know."""
+        return set(self._files).union(*self._found.values())
 
     def _names(self) -> Iterator[tuple[str, Rule]]:
         """The files that there are, each with its rule."""

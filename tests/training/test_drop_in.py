@@ -20,8 +20,8 @@ from keras import layers
 
 import colab_keras_bg as bg
 from colab_keras_bg.errors import FingerprintMismatchError, UsageError
+from colab_keras_bg.open_runs import open_run
 from colab_keras_bg.report.status import read_status
-from colab_keras_bg.run import open_run
 
 THEIRS, OURS = keras.callbacks.BackupAndRestore, bg.BackupAndRestore
 BOTH = pytest.mark.parametrize("backup_of", [THEIRS, OURS], ids=["Keras", "bg"])
