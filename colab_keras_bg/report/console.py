@@ -63,17 +63,17 @@ class RunConsole:
                 raise
             stored = self._local_end(error)
             numbers = stored.attempts.numbers()
+        self._reader = ConsoleReader(stored.storage, wanted=self._is_wanted)
+        self._present: int | None = None
+        self._live: ConsoleReader | None = None
+        if stored.is_remote:
+            numbers = sorted({*numbers, *self._find_live()})
         if attempt is not None and attempt not in numbers:
             found = ", ".join(map(str, numbers)) or "none"
             raise UsageError(
                 f"There is no attempt {attempt} in {stored.address}. Attempts: "
                 f"{found}."
             )
-        self._reader = ConsoleReader(stored.storage, wanted=self._is_wanted)
-        self._present: int | None = None
-        self._live: ConsoleReader | None = None
-        if stored.is_remote:
-            self._find_live()
 
     @property
     def poll_secs(self) -> float:
@@ -113,11 +113,11 @@ class RunConsole:
         self._here, self._is_far = path, False
         return here
 
-    def _find_live(self) -> None:
+    def _find_live(self) -> list[int]:
         """The attempt that is being made on this machine, if one is."""
         path = directory_of(self.run_dir)
         if not path.is_dir() or DirectoryLock.holder_of(path) is None:
-            return
+            return []
         here = stored_run(path)
         present = max(here.attempts.numbers(), default=None)
         if present is not None and self._asked in (None, present):
@@ -125,6 +125,7 @@ class RunConsole:
             self._live = ConsoleReader(
                 here.storage, wanted=lambda number: number == present
             )
+        return [] if present is None else [present]
 
     def _is_wanted(self, number: int) -> bool:
         if number == self._present:

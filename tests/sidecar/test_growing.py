@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from colab_keras_bg.journal.console_log import ConsoleLog
 from colab_keras_bg.journal.event_files import EventFolder, cut_back
 from colab_keras_bg.journal.event_records import records
 from colab_keras_bg.journal.summaries import scalars
 from colab_keras_bg.sidecar import appending
 from colab_keras_bg.sidecar.fetching import Fetcher
-from colab_keras_bg.sidecar.growing import GrowingFiles
+from colab_keras_bg.sidecar.growing import ATTEMPTS, GrowingFiles
 from colab_keras_bg.storage import MemoryStorage
 from colab_keras_bg.storage.local import LocalStorage
 
@@ -235,3 +236,36 @@ def test_what_another_attempt_left_goes(tmp_path: Path) -> None:
     fetcher.events("tensorboard", step=99)
     assert second.files().items() <= first.files().items()
     assert not (second.spool / "tensorboard/old.tsv").exists()
+
+
+def test_consoles(tmp_path: Path) -> None:
+    """
+    Consoles are shipped in whole lines; what was dropped of one here is
+    dropped there, by whoever ships it then, and no other attempt's.
+    """
+    remote = Counting()
+    remote.replace("attempts/0001/console.log", b"other\n")
+    remote.replace("attempts/0001/console-000000000000007.log", b"machine\n")
+    spool = LocalStorage(tmp_path)
+    log = ConsoleLog(tmp_path, 2, limit_bytes=16_000)
+
+    def ship() -> None:
+        GrowingFiles(spool, remote, rules=ATTEMPTS).ship()
+
+    for number in range(1000):
+        log.append(b"line %d\n" % number, when=1e9)
+        if number % 100 == 0:
+            ship()
+    path = tmp_path / "attempts/0002"
+    newest = sorted(path.iterdir())[-1]
+    newest.write_bytes(newest.read_bytes() + b"half a li")
+    ship()
+    there = {
+        one.name.rpartition("/")[2]: remote.read(one.name)
+        for one in remote.list("attempts/0002/")
+    }
+    here = {one.name: one.read_bytes() for one in path.iterdir()}
+    here[newest.name] = here[newest.name].removesuffix(b"half a li")
+    assert {k: v for k, v in here.items() if v} == there
+    assert 2 == len(list(remote.list("attempts/0001/")))
+    assert 9 <= len(there) <= 10
