@@ -386,6 +386,7 @@ class Run:
             self._directory.durability.look_after()
         except (RunHeldError, StorageUnavailableError) as error:
             self._lost = error
+        self.logbook.show_resources(self._directory.attempt)
         return vital_signs(
             self._directory,
             self.saves,

@@ -23,6 +23,7 @@ from colab_keras_bg.journal.metrics import (
     named_apart,
     read_metrics,
 )
+from colab_keras_bg.journal.resource_events import ResourceEvents
 
 __all__ = ["TENSORBOARD", "Logbook"]
 
@@ -43,7 +44,7 @@ class Logbook:
         self._path = run_dir / METRICS
         self._root = run_dir / TENSORBOARD
         self._events = EventJournals(run_id=run_id)
-        self._events.at(self._root)
+        self._resources = ResourceEvents(run_dir, self._events.at(self._root))
 
     def events(self, root: Path | None = None) -> EventJournal:
         """What writes TensorBoard's files for this run.
@@ -119,6 +120,14 @@ class Logbook:
         self.report(step, {}, hparams=plain)
         made = partial(summaries.hparams, plain, started=time.time())
         self.events().add("", lambda: [made()], step=0, run_step=step)
+
+    def show_resources(self, attempt: int) -> None:
+        """Shows what was written down of what an attempt uses.
+
+        Args:
+            attempt: The present attempt.
+        """
+        self._resources.show(attempt)
 
     def sync(self) -> tuple[int, str]:
         """Returns when all so far will survive a power cut.
