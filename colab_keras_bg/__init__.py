@@ -19,6 +19,10 @@ from colab_keras_bg._version import __version__
 if TYPE_CHECKING:
     from colab_keras_bg import data, errors
     from colab_keras_bg.callbacks.backup_and_restore import BackupAndRestore
+    from colab_keras_bg.callbacks.companions import (
+        OutputCapture,
+        ResourceMonitor,
+    )
     from colab_keras_bg.callbacks.explain import explain
     from colab_keras_bg.callbacks.export import export
     from colab_keras_bg.callbacks.restore import restore
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackupAndRestore",
+    "OutputCapture",
+    "ResourceMonitor",
     "Run",
     "TensorBoard",
     "__version__",
@@ -44,6 +50,8 @@ __all__ = [
 
 _HOMES = {
     "BackupAndRestore": "colab_keras_bg.callbacks.backup_and_restore",
+    "OutputCapture": "colab_keras_bg.callbacks.companions",
+    "ResourceMonitor": "colab_keras_bg.callbacks.companions",
     "Run": "colab_keras_bg.run",
     "TensorBoard": "colab_keras_bg.callbacks.tensorboard",
     "current_run": "colab_keras_bg.run",

@@ -127,6 +127,8 @@ HEAVY = ["IPython", "jax", "keras", "pandas", "tensorflow", "torch"]
 # surface is reached.
 PUBLIC = [
     "BackupAndRestore",
+    "OutputCapture",
+    "ResourceMonitor",
     "Run",
     "TensorBoard",
     "__version__",

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from colab_keras_bg.callbacks.companions import asked_for
 from colab_keras_bg.callbacks.fit_loop import FitLoop
 from colab_keras_bg.callbacks.training import Training
 from colab_keras_bg.checkpoint.policies import SavePolicy, save_policy
@@ -154,7 +155,9 @@ class BackupAndRestore(keras.callbacks.Callback):
         """The run, opened if it was not."""
         run = self._given
         if run is None:
-            run = open_run(self.backup_dir, **self._settings)
+            others = FitLoop.running(self).callback_list.callbacks
+            asked = asked_for(others, run_dir=self.backup_dir)
+            run = open_run(self.backup_dir, **{**self._settings, **asked})
         run.open()
         return run
 
