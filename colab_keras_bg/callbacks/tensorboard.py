@@ -63,9 +63,9 @@ class TensorBoard(keras.callbacks.Callback):
     * Elsewhere a second `fit` with the same callback goes on behind the
       first. In both cases the epochs of a second `fit` come behind those of
       the first, where Keras begins again at 0.
-    * `update_freq=N` counts batches, and not executions of
-      `steps_per_execution` batches. `batch_steps_per_second` is the mean since
-      it was last written, data included.
+    * `update_freq=N` counts batches, not executions of `steps_per_execution`
+      batches; Keras then leaves out epochs whose last batch is no N-th one.
+      `batch_steps_per_second` is the mean since it was last written.
     * A network address, or a folder of a mounted Drive, is refused: the
       training writes to this machine's disk only.
     * A log that is no number is left out, which is said; Keras raises. So are
@@ -73,8 +73,9 @@ class TensorBoard(keras.callbacks.Callback):
     * `embeddings_freq` writes tables that the projector can read
       (`embeddings/*.tsv`), where Keras writes a file that it cannot.
     * No graph of TensorFlow's operations is written, nor the one of a
-      profiled batch; the graph of layers is. What a model writes by
-      `tf.summary` itself is not collected: use `run.log`.
+      profiled batch; the graph of layers is, but not where `evaluate` alone
+      is called. What a model writes by `tf.summary` itself is not collected:
+      use `run.log`.
 
     Example:
         ```python

@@ -144,6 +144,8 @@ def _named(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     counts: dict[str, int] = {}
     for callback in callbacks:
         kind = type(callback).__name__
+        if type(callback).__module__.startswith("colab_keras_bg."):
+            kind = f"bg.{kind}"  # Beside Keras' own of the same name.
         counts[kind] = counts.get(kind, -1) + 1
         yield f"{kind}/{counts[kind]}", callback
 

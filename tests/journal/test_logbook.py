@@ -73,9 +73,10 @@ def test_both_are_synced(logbook: Logbook, tmp_path: Path) -> None:
     syncing = threading.Thread(target=logbook.sync)
     syncing.start()
     syncing.join(0.05)
-    assert syncing.is_alive()
+    waits = syncing.is_alive()
     goes_on.set()
     syncing.join()
+    assert waits
     assert {"a": [(1, 1)]} == shown(tmp_path)
     logbook.close()
 

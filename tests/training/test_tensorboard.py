@@ -561,6 +561,28 @@ def test_a_second_fit_that_is_interrupted(batches: int, tmp_path: Path) -> None:
     assert [*range(1, 21)] == shown["train", "scalars", "batch_loss"]
 
 
+@pytest.mark.skipif(not TENSORFLOW, reason="Keras' class needs TensorFlow")
+def test_beside_that_of_keras(tmp_path: Path) -> None:
+    """
+    Keras' own in the same `fit` keeps its state, whether ours is there or
+    not.
+    """
+    steps = []
+    for cut, given in ((4, False), (4, 1), (None, False)):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(1)
+        theirs = keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=1)
+        with (
+            contextlib.suppress(PowerCut),
+            bg.Run(tmp_path / "run", save_freq=1) as run,
+        ):
+            cuts = [CutAt(cut)] if cut else []
+            ours = run.callbacks(tensorboard=given)
+            fit(small(), *ours, theirs, Settled(run), *cuts)
+        steps.append(theirs._global_train_batch)
+    assert [4, 7, 10] == steps
+
+
 def test_a_folder_elsewhere_beside_a_run(tmp_path: Path) -> None:
     """
     A folder of one's own goes with the run all the same; what lies there

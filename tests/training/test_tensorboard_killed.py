@@ -86,7 +86,7 @@ def test_at_any_moment(expected: Shown, tmp_path: Path) -> None:
     of a save, too.
     """
     run_dir, drawn = tmp_path / "run", random.Random(7)
-    for _ in range(5):
+    for _ in range(4):
         moment = Interruption(millis=drawn.randrange(20, 400))
         attempt(
             CASE, run_dir, moment, save_freq=1, settled=False, tensorboard=1
@@ -122,7 +122,10 @@ def test_watched_from_the_beginning(expected: Shown, tmp_path: Path) -> None:
 
     with contextlib.ExitStack() as started:
         servers = [
-            started.enter_context(serving(root, kind=kind)) for kind in SERVERS
+            started.enter_context(
+                serving(root, kind=kind, tensorflow=kind == "Python")
+            )
+            for kind in SERVERS
         ]
         for batches in KILLS:
             train(run_dir, batches)
