@@ -189,6 +189,36 @@ def shipping(megabytes: int) -> None:
     )
 
 
+def console() -> None:
+    """What is printed, and what it costs to keep it."""
+    one = measured("console", 200, 3)
+    table(
+        ["printed", "MB a second"],
+        [
+            ["lines, stored", f"{one['lines']:.0f}"],
+            ["bars, stored", f"{one['bars']:.0f}"],
+            ["by a program, not kept", f"{one['without']:.0f}"],
+            ["by a program, kept", f"{one['with']:.0f}"],
+        ],
+    )
+    print(f"The program is slowed down by {one['slowed']:.1%}.\n")
+
+
+def protection(secs: int) -> None:
+    """The whole protection, beside a bare fit."""
+    one = measured("protection", secs, 3)
+    table(
+        ["a step, ms", "wall", "cores"],
+        [
+            [
+                f"{one['step_ms']:.1f}",
+                f"{one['wall_ratio']:.3f}x",
+                f"{one['core_ratio']:.3f}x",
+            ]
+        ],
+    )
+
+
 def tensorboard() -> None:
     """Showing each step, and shipping what is shown."""
     one = measured("tensorboard", 5)
@@ -279,6 +309,8 @@ def main() -> None:
     going_back()
     shipping(128 if quick else 512)
     tensorboard()
+    console()
+    protection(20 if quick else 90)
     in_trouble(100 if quick else 300)
 
 
