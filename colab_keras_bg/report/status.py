@@ -27,7 +27,7 @@ from colab_keras_bg.journal.announce import printable
 from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.run_directory import directory_of
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.addresses import is_remote
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError, read_record

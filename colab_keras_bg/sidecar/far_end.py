@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from colab_keras_bg.checkpoint.keeping import KeepLast, keep_policy
 from colab_keras_bg.errors import StorageError
@@ -16,6 +18,7 @@ from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.sidecar.exchange import Orders
 from colab_keras_bg.sidecar.fence import Fence
 from colab_keras_bg.sidecar.growing import ATTEMPTS, EVENTS, GrowingFiles
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.sidecar.notes import Notes
 from colab_keras_bg.sidecar.records import ShippedRecords
 from colab_keras_bg.sidecar.shipping import Durable, Shipper
@@ -36,6 +39,8 @@ class FarEnd:
     Attributes:
         remote: That place.
         notes: What was noted of it.
+        hold: By which it was last taken.
+        heard_at: When it last answered, in seconds since 1970.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class FarEnd:
         self.notes = Notes(spool.directory, of=of)
         self._spool, self._clock, self._sleep = spool, clock, sleep
         self._shipper: Shipper | None = None
+        self.hold: Hold | None = None
+        self.heard_at = 0.0
 
     @property
     def durable(self) -> Durable:
@@ -77,6 +84,7 @@ class FarEnd:
         *,
         carries_on: bool,
         fallback: Storage | None = None,
+        beside: Mapping[str, Any] = MappingProxyType({}),
         watch: Callable[[str, int, int], None],
         skip: Callable[[str], None],
     ) -> Taken:
@@ -86,6 +94,7 @@ class FarEnd:
             orders: What is to be done.
             carries_on: Whether a trainer is at work already.
             fallback: Where the run may have been shipped to meanwhile.
+            beside: The arguments of `Taking.carry_on`.
             watch: Told how far fetching has come.
             skip: Told what is passed over, in words.
 
@@ -110,7 +119,7 @@ class FarEnd:
             skip=skip,
         )
         if carries_on:
-            taken = taking.carry_on()
+            taken = taking.carry_on(**beside)
         else:
             taken = taking.begin(fallback=fallback)
         self._fence = fence
@@ -122,6 +131,7 @@ class FarEnd:
         self._journals_at = 0.0
         if taken.verified is not None:
             self._shipper.vouch(taken.verified)
+        self.hold, self.heard_at = taken.hold, self._clock()
         return taken
 
     @contextlib.contextmanager
@@ -156,19 +166,25 @@ class FarEnd:
             self._journals_at = self._clock()
         assert self._shipper is not None  # noqa: S101 - it was taken
         moved = self._shipper.ship() or self._finals.ship()
+        if is_time or moved:
+            self.heard_at = self._clock()
         if ending and not moved:
             self._ship_small()
         return moved
 
-    def release(self, *, given_back: bool = False) -> None:
-        """Gives the run back there, if that is possible.
-
-        Args:
-            given_back: Of a fallback: whether the run directory is gone on
-                with.
-        """
+    def release(self) -> None:
+        """Gives the run back there, if that is possible."""
         with contextlib.suppress(StorageError):
-            self._fence.release(given_back=given_back)
+            self._fence.release()
+
+    def close(self) -> None:
+        """Of a fallback: has nobody begin from what is there.
+
+        Raises:
+            RunHeldError: If the run is no longer ours there.
+            StorageError: If it cannot be written.
+        """
+        self._fence.release(given_back=True)
 
     def _shipping(self, orders: Orders, prefix: str) -> Shipper:
         is_final = prefix == "final"

@@ -13,10 +13,10 @@ clocks agree is not relied on: a heartbeat that seems fresh is watched.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from colab_keras_bg.checkpoint.head import HEAD, Head
@@ -26,166 +26,20 @@ from colab_keras_bg.errors import (
     RunHeldError,
 )
 from colab_keras_bg.journal.heartbeat import STATUS
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.records import (
     DamagedRecordError,
-    decode,
-    encode,
     read_record,
 )
 
-__all__ = ["Fence", "Hold"]
+__all__ = ["Fence"]
 
 # A heart beats every ten seconds; two machines' clocks may differ by minutes.
 _FRESH_SECS = 600.0
 _WATCH_SECS = 30.0
 _LOOK_SECS = 2.0
 _SETTLE_SECS = 3.0
-_MOST_FENCES = 64
-_UNHELD: Mapping[str, Any] = {
-    "holder": "",
-    "machine": "",
-    "claimed": 0,
-    "claim": "",
-    "given_back": False,
-    "fences": [],
-}
-
-
-@dataclass(frozen=True)
-class Hold:
-    """What the `HEAD` of a remote run says.
-
-    Attributes:
-        head: The newest commit, and the attempt that may write.
-        holder: The name of the spool that holds it; empty if none does.
-        machine: Where that is, for people.
-        claimed: When it was taken, in seconds since 1970.
-        claim: A name of that taking, drawn at random.
-        given_back: Of a fallback: whether the run directory is gone on with.
-        fences: The take-overs, oldest first: the first attempt after each,
-            and the step it went on from (None: from nothing).
-    """
-
-    head: Head
-    holder: str = ""
-    machine: str = ""
-    claimed: float = 0.0
-    claim: str = ""
-    given_back: bool = False
-    fences: Sequence[tuple[int, int | None]] = ()
-
-    def is_void(self, step: int, *, attempt: int) -> bool:
-        """Whether a commit was cut off by a take-over.
-
-        Args:
-            step: The step of the commit.
-            attempt: The attempt that has made it.
-        """
-        return any(
-            attempt < first and step > _place(began)
-            for first, began in self.fences
-        )
-
-    def taken(
-        self,
-        *,
-        holder: str,
-        machine: str,
-        claimed: float,
-        step: int | None,
-        there: int | None = None,
-    ) -> Hold:
-        """The same run, held by another who goes on from a step.
-
-        That step need not have been shipped yet: what `HEAD` names as
-        committed is what was before, or was seen `there`.
-        """
-        named = {*self.head.steps, self.head.step, there} - {None}
-        kept = sorted(s for s in named if s is not None and s <= _place(step))
-        newest = kept[-1] if kept else None
-        first = self.head.attempt + 1
-        earlier = [
-            fence
-            for fence in self.fences
-            # What lies beyond the new fence is void by that already.
-            if _place(fence[1]) < _place(step)
-        ]
-        return replace(
-            self,
-            head=replace(
-                self.head,
-                attempt=first,
-                step=newest,
-                committed=(
-                    self.head.committed if newest == self.head.step else None
-                ),
-                steps=tuple(kept),
-            ),
-            holder=holder,
-            machine=machine,
-            claimed=claimed,
-            claim=secrets.token_hex(8),
-            given_back=False,
-            fences=(*earlier[1 - _MOST_FENCES :], (first, step)),
-        )
-
-    def to_bytes(self) -> bytes:
-        """As it stands in `HEAD`."""
-        body = {
-            **vars(self.head),
-            "holder": self.holder,
-            "machine": self.machine,
-            "claimed": self.claimed,
-            "claim": self.claim,
-            "given_back": self.given_back,
-            "fences": [list(fence) for fence in self.fences],
-        }
-        return encode(HEAD, body)
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Hold:
-        """Reads what stands in `HEAD`.
-
-        Raises:
-            DamagedRecordError: If that is not what we write.
-        """
-        body = decode(HEAD, content)
-        # One that was copied from a local run names no holder.
-        match {**_UNHELD, **body}:
-            case {
-                "holder": str(holder),
-                "machine": str(machine),
-                "claimed": int() | float() as claimed,
-                "claim": str(claim),
-                "given_back": bool(given_back),
-                "fences": list(fences),
-            }:
-                pass
-            case _:
-                raise DamagedRecordError(HEAD, reason="its holder is no name")
-        return cls(
-            head=Head.from_json(body),
-            holder=holder,
-            machine=machine,
-            claimed=claimed,
-            claim=claim,
-            given_back=given_back,
-            fences=tuple(_fence(fence) for fence in fences),
-        )
-
-
-def _place(step: int | None) -> int:
-    return -1 if step is None else step
-
-
-def _fence(value: Any) -> tuple[int, int | None]:
-    match value:
-        case [int(first), int() | None as began] if (
-            type(first) is int and type(began) is not bool
-        ):
-            return first, began
-    raise DamagedRecordError(HEAD, reason=f"a take-over is {value!r:.80}")
 
 
 class Fence:
@@ -276,6 +130,7 @@ class Fence:
         step: int | None,
         there: int | None = None,
         past_attempt: int = 0,
+        beside: Mapping[str, Any] = MappingProxyType({}),
         intend: Callable[[str], object] = lambda claim: None,
     ) -> Hold:
         """Makes the run ours.
@@ -286,6 +141,7 @@ class Fence:
             there: The newest step that was seen at the far end.
             past_attempt: The last attempt that is known of otherwise: of a
                 `HEAD` that cannot be understood, nothing else is.
+            beside: What else `HEAD` is to say of a fallback.
             intend: Told by which claim, before it is written: should the
                 answer be lost, the run is ours all the same.
 
@@ -306,6 +162,7 @@ class Fence:
             step=step,
             there=there,
         )
+        taken = replace(taken, **beside)
         intend(taken.claim)
         self._swap(taken)
         if not self._storage.capabilities.swaps:
@@ -314,19 +171,20 @@ class Fence:
             self.check()
         return taken
 
-    def keep(self, found: Hold) -> Hold:
+    def keep(self, found: Hold, **changes: Any) -> Hold:
         """Goes on with a run that is ours: that we have taken before.
 
         Args:
             found: What `look` told just now.
+            changes: What else of it is to be otherwise.
 
         Raises:
             RunHeldError: If another was quicker.
             StorageError: If it cannot be written.
         """
         self.hold = found
-        if found.holder != self._holder:  # It was given back.
-            ours = replace(found, holder=self._holder, given_back=False)
+        ours = replace(found, holder=self._holder, given_back=False, **changes)
+        if ours != found:  # It was given back.
             self._swap(ours)
         return self.hold
 

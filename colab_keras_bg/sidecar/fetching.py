@@ -29,7 +29,7 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.journal.event_files import is_event_file
 from colab_keras_bg.journal.event_records import records
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
 

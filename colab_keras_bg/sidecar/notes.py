@@ -14,7 +14,9 @@ from pathlib import Path
 
 from colab_keras_bg.sidecar.exchange import FOLDER
 
-__all__ = ["Notes"]
+__all__ = ["FALLBACK", "Notes"]
+
+FALLBACK = "fallback-"
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -36,7 +38,7 @@ class Notes:
         Raises:
             OSError: If it cannot be written.
         """
-        self._folder = spool / FOLDER
+        self._spool, self._folder = spool, spool / FOLDER
         self._of = of
         self._folder.mkdir(parents=True, exist_ok=True)
         here = _place_of(self._folder)
@@ -49,6 +51,10 @@ class Notes:
             self._write("place", here)  # Last: the rest is whole then.
         self.holder = self._read("holder")
 
+    def of_fallback(self) -> Notes:
+        """The notes of the fallback of the same spool."""
+        return Notes(self._spool, of=FALLBACK)
+
     @property
     def claim(self) -> str:
         """By which taking this spool has last had the run; empty if by none."""
@@ -57,6 +63,14 @@ class Notes:
     @claim.setter
     def claim(self, claim: str) -> None:
         self._write(f"{self._of}claim", claim)
+
+    def is_ours(self, claim: str) -> bool:
+        """Whether a taking is this spool's last.
+
+        Args:
+            claim: The name of the taking.
+        """
+        return claim in {self.claim, self.intended, self.closed} - {""}
 
     @property
     def intended(self) -> str:
@@ -69,6 +83,15 @@ class Notes:
     @intended.setter
     def intended(self, claim: str) -> None:
         self._write(f"{self._of}intended-claim", claim)
+
+    @property
+    def closed(self) -> str:
+        """By which this spool has last closed a fallback; empty if never."""
+        return self._read(f"{self._of}closed-claim")
+
+    @closed.setter
+    def closed(self, claim: str) -> None:
+        self._write(f"{self._of}closed-claim", claim)
 
     @property
     def begun_for(self) -> str:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from colab_keras_bg.checkpoint.head import HEAD
 from colab_keras_bg.errors import (
@@ -33,6 +34,8 @@ __all__ = ["Sidecar"]
 
 _POLL_SECS = 0.5
 _PROBE_SECS, _MOST_PROBE_SECS = 30.0, 600.0
+# Who has been heard of so lately is taken over by nobody; see `Fence`.
+_SURE_SECS = 480.0
 _SHIPPED_TO = "; it is shipped to "
 _FIRST_WAIT_SECS, _MOST_WAIT_SECS = 1.0, 30.0
 
@@ -131,9 +134,9 @@ class Sidecar:
                 far = self._fallback
             except _IsBackError:
                 far, self._is_on_trial = self._first, True
-            except (RunHeldError, StorageError) as error:
-                # A fallback that is another's, or cannot be begun with, is no
-                # reason to end: the run directory is tried again.
+            except StorageError as error:
+                # A fallback that cannot be begun with is no reason to end: the
+                # run directory is tried again.
                 if far is self._first or not self._has_begun:
                     raise
                 self._tell(problem=self._told(error))
@@ -168,6 +171,7 @@ class Sidecar:
                     self._trainer.orders,
                     carries_on=self._has_begun,
                     fallback=fallback if far is self._first else None,
+                    beside=self._beside(far),
                     watch=lambda *told: self._tell(
                         phase="fetching", progress=told
                     ),
@@ -227,8 +231,7 @@ class Sidecar:
                 self._tell(phase="drained")
                 return
             if is_back is not None and is_back.is_set():
-                if self._first_is_ours():
-                    far.release(given_back=True)
+                if self._may_leave(far):
                     raise _IsBackError
                 is_back = self._probing()
             self._sleep(_POLL_SECS)
@@ -237,22 +240,35 @@ class Sidecar:
         if far is self._first:
             self._is_on_trial, self._probe_secs = False, _PROBE_SECS
 
-    def _first_is_ours(self) -> bool:
-        """Takes the run directory while the fallback still stands in for it.
+    def _beside(self, far: FarEnd) -> dict[str, Any]:
+        """What one end is to say of the other, when it is gone on with."""
+        if far is not self._first:
+            return {"stands_for": self._first.notes.claim}
+        seen = self._fallback.hold if self._fallback else None
+        if seen is None:
+            return {}
+        return {"after": seen.head.attempt, "follows": seen.stands_for}
+
+    def _may_leave(self, far: FarEnd) -> bool:
+        """Closes the fallback, so that the run directory can be gone back to.
+
+        Should it not answer: for a while nobody else can have taken it.
 
         Raises:
             RunHeldError: If it is another's by now.
         """
         try:
-            self._first.take(
-                self._trainer.orders,
-                carries_on=True,
-                watch=lambda *told: None,
-                skip=self._skip,
+            far.close()
+        except StorageError as error:
+            if self._clock() - far.heard_at < _SURE_SECS:
+                return True
+            self._tell(
+                problem=(
+                    "the run directory is back, but the fallback, which is to "
+                    f"be closed first, is not: {error}"
+                )
             )
-        except StorageError:
-            self._probe_secs = min(2 * self._probe_secs, _MOST_PROBE_SECS)
-            return False  # It can be read, and not be written.
+            return False
         return True
 
     def _probing(self) -> threading.Event:

@@ -13,7 +13,7 @@ import threading
 from colab_keras_bg.checkpoint.head import HEAD
 from colab_keras_bg.errors import ObjectNotFoundError, StorageError
 from colab_keras_bg.journal.heartbeat import STATUS
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import DamagedRecordError

@@ -11,6 +11,7 @@ import contextlib
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from colab_keras_bg.checkpoint.head import Head
 from colab_keras_bg.checkpoint.store import CheckpointStore
@@ -23,8 +24,9 @@ from colab_keras_bg.errors import (
 )
 from colab_keras_bg.journal.attempts import Attempts
 from colab_keras_bg.journal.logbook import TENSORBOARD
-from colab_keras_bg.sidecar.fence import Fence, Hold
+from colab_keras_bg.sidecar.fence import Fence
 from colab_keras_bg.sidecar.fetching import Fetcher
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.sidecar.notes import Notes
 from colab_keras_bg.sidecar.standing_in import StandIn
 from colab_keras_bg.storage.interface import Storage
@@ -90,6 +92,7 @@ class Taking:
         self._notes, self._launch = notes, launch
         self._take_over = take_over
         self._watch, self._skip = watch, skip
+        self._drawn = secrets.token_hex(8)  # The name of a run without one.
 
     def begin(self, *, fallback: Storage | None = None) -> Taken:
         """Before a trainer starts: brings here what it needs.
@@ -104,18 +107,18 @@ class Taking:
             StorageError: If it cannot be read, or not be taken.
         """
         hold, is_damaged = self._look()
-        ours = self._is_ours(hold)
+        ours = hold is not None and self._notes.is_ours(hold.claim)
         if is_damaged or (hold is not None and not ours):
             # Whoever has spoilt a HEAD, who holds the run may live.
             self._check_free(hold or _UNREADABLE)
         if hold is not None and not ours:
             self._drop_void(hold)
         self._check_same_run(hold)
-        newer, beside = None, self._beside(fallback)
+        newer, beside = None, self._beside(fallback, hold)
         if beside is not None:
-            self._check_beside(beside)
             run_dir = self._remote.describe()
             newer = beside.newer_than(hold, run_dir=run_dir)
+            beside.close(hold, run_id=self._run_id(), take_over=self._take_over)
         verified = None
         if newer is not None and fallback is not None:
             self._drop_void(newer)
@@ -123,7 +126,8 @@ class Taking:
                 f"{self._remote.describe()}, which is older than "
                 f"{fallback.describe()}, at step {newer.head.step}"
             )
-            self._fetch(fallback, newer, records=True)
+            assert beside is not None  # noqa: S101 - it told of it
+            self._fetch(fallback, newer, records=not beside.is_ours)
         else:
             is_new = hold is not None or not self._spool.exists(RUN)
             records = not ours and (is_new or is_damaged)
@@ -133,15 +137,26 @@ class Taking:
             past = max(past, newer.head.attempt)
         if ours and hold is not None and hold.holder and newer is None:
             # A sidecar before us has died, and its trainer with it.
-            taken = self._fence.keep(hold)
-        else:
-            taken = self._take(past_attempt=past, there=verified)
-        if beside is not None:
-            beside.close(take_over=self._take_over)
+            return Taken(self._fence.keep(hold), verified)
+        after = None if beside is None else beside.attempt
+        taken = self._take(past_attempt=past, there=verified, after=after)
         return Taken(taken, verified)
 
-    def carry_on(self) -> Taken:
+    def carry_on(
+        self,
+        *,
+        stands_for: str = "",
+        after: int | None = None,
+        follows: str | None = None,
+    ) -> Taken:
         """While a trainer is at work: fetches nothing, voids nothing of it.
+
+        Args:
+            stands_for: Of a fallback: for which taking it stands in.
+            after: Of a run directory that is gone back to: the last attempt
+                that the fallback knows of.
+            follows: And for which taking that has stood in: if it is another
+                by now, the run has gone on without us.
 
         Raises:
             RunHeldError: If the run is another's, or was since we had it.
@@ -149,34 +164,71 @@ class Taking:
         """
         hold, _ = self._look()
         attempt = max(Attempts(self._spool).numbers(), default=1)
-        if hold is not None and self._is_ours(hold):
-            kept = self._fence.keep(hold)
-            return Taken(kept, kept.head.step)
+        if hold is not None and self._notes.is_ours(hold.claim):
+            return self._kept(hold, stands_for=stands_for, after=after)
         if self._notes.begun_for == self._launch and hold is not None:
             raise RunHeldError(self._remote.describe(), holder=hold.machine)
         if hold is not None:
-            if hold.head.attempt >= attempt:  # Two have gone on.
+            last = max(hold.head.attempt, hold.closed_at)
+            is_other = follows is not None and hold.claim != follows
+            if is_other or last >= attempt:  # Two have gone on.
                 raise RunHeldError(self._remote.describe(), holder=hold.machine)
             self._check_free(hold)
         self._check_same_run(hold)
-        return Taken(self._take(past_attempt=attempt - 1, exactly=True), None)
+        beside = {"stands_for": stands_for} if stands_for else {"after": after}
+        taken = self._take(past_attempt=attempt - 1, exactly=True, **beside)
+        return Taken(taken, None)
 
-    def _beside(self, fallback: Storage | None) -> StandIn | None:
-        """The fallback, by the name that we have there."""
+    def _kept(self, hold: Hold, *, stands_for: str, after: int | None) -> Taken:
+        """Of what is ours, what has been shipped there is known.
+
+        A run directory that is gone back to is taken anew: what the fallback
+        stood in for is no longer what is there.
+        """
+        changes: dict[str, Any] = {}
+        if stands_for:
+            changes = {"stands_for": stands_for}
+        elif after is not None:
+            claim = secrets.token_hex(8)
+            self._notes.intended = claim
+            changes = {"after": after, "claim": claim}
+        kept = self._fence.keep(hold, **changes)
+        self._notes.claim = kept.claim
+        return Taken(kept, kept.head.step)
+
+    def _beside(
+        self, fallback: Storage | None, hold: Hold | None
+    ) -> StandIn | None:
+        """The fallback, by the name that we have there; None if none counts.
+
+        Where the run was given back in the run directory, nobody has gone on
+        elsewhere: then it does not matter whether the fallback answers.
+        """
         if fallback is None:
             return None
         fence = self._fence.beside(fallback)
-        return StandIn(fallback, fence, skip=self._skip)
-
-    def _check_beside(self, beside: StandIn) -> None:
+        notes = self._notes.of_fallback()
+        beside = StandIn(fallback, fence, notes, skip=self._skip)
         try:
             beside.check_free(take_over=self._take_over)
         except StorageUnavailableError as error:
+            is_sure = hold is not None and (
+                not hold.holder
+                or (self._notes.is_ours(hold.claim) and not beside.was_used)
+            )
+            if is_sure:
+                self._skip(f"the fallback: {error}")
+                return None
             raise StorageUnavailableError(
                 f"Whether newer steps lie in the fallback {beside.where} "
                 f"cannot be told: {error} Without fallback_dir, the run is "
                 "gone on with from the run directory, and they are void."
             ) from error
+        return beside
+
+    def _run_id(self) -> str:
+        record = read_record(self._spool, RUN) or {}
+        return str(record.get("run_id") or self._drawn)
 
     def _look(self) -> tuple[Hold | None, bool]:
         """What HEAD says, and whether that cannot be understood."""
@@ -185,10 +237,6 @@ class Taking:
         except DamagedRecordError as error:
             self._skip(str(error))
             return None, True
-
-    def _is_ours(self, hold: Hold | None) -> bool:
-        ours = {self._notes.claim, self._notes.intended} - {""}
-        return hold is not None and hold.claim in ours
 
     def _check_free(self, hold: Hold) -> None:
         self._fence.check_free(hold, take_over=self._take_over)
@@ -199,13 +247,14 @@ class Taking:
         past_attempt: int,
         there: int | None = None,
         exactly: bool = False,
+        **beside: Any,
     ) -> Hold:
-        record = read_record(self._spool, RUN) or {}
         taken = self._fence.take(
-            run_id=str(record.get("run_id") or secrets.token_hex(8)),
+            run_id=self._run_id(),
             step=max(CheckpointStore(self._spool).steps(), default=None),
             there=there,
             past_attempt=past_attempt,
+            beside=beside,
             intend=lambda claim: setattr(self._notes, "intended", claim),
         )
         self._notes.claim = taken.claim

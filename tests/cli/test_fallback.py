@@ -18,7 +18,7 @@ from waiting import until
 
 from colab_keras_bg.checkpoint.head import HEAD
 from colab_keras_bg.cli import exit_status
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.gcs import GcsStorage
 from colab_keras_bg.testing.loopback_gcs import Fault, LoopbackGcs
 

@@ -25,7 +25,7 @@ from colab_keras_bg.checkpoint.store import CheckpointStore
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.report.status import read_status
 from colab_keras_bg.report.verification import verify_run
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.gcs import GcsStorage
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.testing.loopback_gcs import Fault, LoopbackGcs

@@ -19,7 +19,7 @@ from waiting import until
 
 from colab_keras_bg.checkpoint.head import HEAD
 from colab_keras_bg.cli import exit_status
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.testing.mounted_folder import MountedFolder
 
 

@@ -15,7 +15,7 @@ from test_runs_in_a_bucket import Machines, result
 from waiting import until
 
 from colab_keras_bg.cli import exit_status
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.drive import DriveStorage
 from colab_keras_bg.storage.segments import SegmentedStorage
 from colab_keras_bg.testing.loopback_drive import Fault, LoopbackDrive

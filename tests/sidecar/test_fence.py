@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.errors import RunHeldError
-from colab_keras_bg.sidecar.fence import Fence, Hold
+from colab_keras_bg.sidecar.fence import Fence
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage import LocalStorage, MemoryStorage, Storage
 from colab_keras_bg.storage.records import (
     DamagedRecordError,

@@ -19,8 +19,8 @@ from colab_keras_bg.errors import (
     StorageUnavailableError,
 )
 from colab_keras_bg.sidecar import fetching
-from colab_keras_bg.sidecar.fence import Hold
 from colab_keras_bg.sidecar.fetching import Fetched, Fetcher
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage import LocalStorage, MemoryStorage
 from colab_keras_bg.tensor import LazyTensor
 from colab_keras_bg.testing.faulty_storage import FaultyStorage

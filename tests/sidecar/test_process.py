@@ -29,7 +29,7 @@ from colab_keras_bg.journal.heartbeat import Heartbeat
 from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.sidecar import launching
 from colab_keras_bg.sidecar.exchange import Report
-from colab_keras_bg.sidecar.fence import Hold
+from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.sidecar.launching import LaunchedSidecar
 from colab_keras_bg.sidecar.options import ShippingOptions
 from colab_keras_bg.storage.gcs import GcsStorage
