@@ -200,7 +200,7 @@ class Durability:
         was_told = problem == self._said_here[0]
         if problem and not (was_told or now - self._said_here[1] < _SAY_SECS):
             self._said_here = (problem, now)
-            say(f"{problem} Training goes on")
+            say(f"{_sentence(problem)} Training goes on")
         elif not problem:
             self._said_here = ("", self._said_here[1])
 
@@ -339,7 +339,13 @@ class Durability:
                 text = f"written, not confirmed, {text.partition(' ')[2]}"
             if found.durable_since is not None:
                 text += f", {ago(self._clock() - found.durable_since)} ago"
-        return f"{text}: {found.problem}" if found.problem else f"{text}."
+        cause = found.problem or found.local_problem
+        return f"{text}: {_sentence(cause)}" if cause else f"{text}."
+
+
+def _sentence(text: str) -> str:
+    """The same, with an end."""
+    return text if text.endswith((".", "!", "?")) else f"{text.rstrip(' :')}."
 
 
 def _place(step: int | None) -> int:

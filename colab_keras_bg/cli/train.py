@@ -26,7 +26,7 @@ from colab_keras_bg.errors import (
     StorageUnavailableError,
     UsageError,
 )
-from colab_keras_bg.journal.announce import say
+from colab_keras_bg.journal.announce import said_after, say
 from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.run_options import KEPT, SHIPPED, WATCHED, RunOptions
 from colab_keras_bg.stored_run import StoredRun, stored_run
@@ -229,7 +229,8 @@ def _train(values: Any, names: Sequence[str]) -> int:
         needed = [program.name] if program.kind == "file" else []
         directory.set_aside(needed=needed)
     try:
-        was_done = _was_done(stored_run(run_dir), command)
+        with said_after(8.0, f"{directory.address} has not answered yet"):
+            was_done = _was_done(stored_run(run_dir), command)
     except StorageRefusedError:
         raise
     except StorageUnavailableError as error:

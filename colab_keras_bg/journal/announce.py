@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 
-__all__ = ["copied_to", "printable", "say"]
+__all__ = ["copied_to", "printable", "said_after", "say"]
 
 _copies: list[Callable[[bytes], object]] = []
 
@@ -64,3 +66,27 @@ def copied_to(copy: Callable[[bytes], object]) -> Iterator[None]:
         yield
     finally:
         _copies.remove(copy)
+
+
+@contextlib.contextmanager
+def said_after(secs: float, message: str) -> Iterator[None]:
+    """Says something while the block takes longer than that, again and again.
+
+    Args:
+        secs: So long nothing is said.
+        message: What to say; the time that has passed is added.
+    """
+    over = threading.Event()
+
+    def tell() -> None:
+        begun = time.monotonic()
+        while not over.wait(secs):
+            say(f"{message}, after {time.monotonic() - begun:.0f} s")
+
+    thread = threading.Thread(target=tell, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from colab_keras_bg.checkpoint.keeping import KeepLast, keep_policy
-from colab_keras_bg.errors import StorageError
+from colab_keras_bg.errors import RunHeldError, StorageError
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.sidecar.exchange import Orders
 from colab_keras_bg.sidecar.fence import Fence
@@ -26,6 +26,7 @@ from colab_keras_bg.sidecar.signs import ShippedSigns
 from colab_keras_bg.sidecar.taking import DONE, METRICS, Taken, Taking
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.records import DamagedRecordError
 
 __all__ = ["FarEnd"]
 
@@ -101,13 +102,7 @@ class FarEnd:
         Raises:
             BackgroundTrainingError: See `Taking`.
         """
-        fence = Fence(
-            self.remote,
-            holder=self.notes.holder,
-            machine=f"the machine {socket.gethostname()}",
-            clock=self._clock,
-            sleep=self._sleep,
-        )
+        fence = self._new_fence()
         taking = Taking(
             self._spool,
             self.remote,
@@ -118,6 +113,8 @@ class FarEnd:
             watch=watch,
             skip=skip,
         )
+        if "stands_for" in beside:
+            self.notes.is_open = True  # Before: whoever dies has said it.
         if carries_on:
             taken = taking.carry_on(**beside)
         else:
@@ -184,7 +181,26 @@ class FarEnd:
             RunHeldError: If the run is no longer ours there.
             StorageError: If it cannot be written.
         """
-        self._fence.release(given_back=True)
+        fence = self._new_fence()
+        try:
+            found = fence.look()
+        except DamagedRecordError:
+            found = None
+        if found is not None and not found.given_back:
+            if not self.notes.is_ours(found.claim):
+                raise RunHeldError(self.remote.describe(), holder=found.machine)
+            fence.keep(found)
+            fence.release(given_back=True)
+        self.notes.is_open = False
+
+    def _new_fence(self) -> Fence:
+        return Fence(
+            self.remote,
+            holder=self.notes.holder,
+            machine=f"the machine {socket.gethostname()}",
+            clock=self._clock,
+            sleep=self._sleep,
+        )
 
     def _shipping(self, orders: Orders, prefix: str) -> Shipper:
         is_final = prefix == "final"

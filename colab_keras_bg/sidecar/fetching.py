@@ -170,15 +170,20 @@ class Fetcher:
             self._spool.replace(name, content)
         return True
 
-    def records(self, prefix: str) -> list[str]:
-        """Fetches all small files below a folder; returns their names.
+    def records(self, prefix: str, *, but_for: str = "") -> list[str]:
+        """Fetches all files below a folder; returns their names.
 
-        What attempts have printed stays where it is.
+        Args:
+            prefix: The folder.
+            but_for: The end of names that stay where they are; none if empty.
+
+        Raises:
+            StorageUnavailableError: If they cannot be read.
         """
         names = [
             info.name
             for info in self._remote.list(prefix)
-            if not info.name.endswith(".log")
+            if not (but_for and info.name.endswith(but_for))
         ]
         return [name for name in names if self.record(name)]
 

@@ -12,6 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
+from colab_keras_bg.errors import StorageUnavailableError
 from colab_keras_bg.sidecar.exchange import FOLDER
 
 __all__ = ["FALLBACK", "Notes"]
@@ -36,7 +37,7 @@ class Notes:
             of: Which far end they are of, if there are several.
 
         Raises:
-            OSError: If it cannot be written.
+            StorageUnavailableError: If it cannot be written.
         """
         self._spool, self._folder = spool, spool / FOLDER
         self._of = of
@@ -94,6 +95,15 @@ class Notes:
         self._write(f"{self._of}closed-claim", claim)
 
     @property
+    def is_open(self) -> bool:
+        """Of a fallback: whether it may stand in for what has gone on."""
+        return bool(self._read(f"{self._of}open"))
+
+    @is_open.setter
+    def is_open(self, is_open: bool) -> None:
+        self._write(f"{self._of}open", "open" * is_open)
+
+    @property
     def begun_for(self) -> str:
         """The launch that a sidecar has last begun for; empty if for none."""
         return self._read(f"{self._of}begun_for")
@@ -112,9 +122,11 @@ class Notes:
         try:
             temporary.write_text(text, encoding="utf-8")
             os.replace(temporary, self._folder / name)
-        except OSError:
+        except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise
+            raise StorageUnavailableError(
+                f"{self._folder} cannot be written: {error.strerror}."
+            ) from error
 
 
 def _place_of(folder: Path) -> str:

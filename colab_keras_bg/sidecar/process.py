@@ -8,6 +8,7 @@ shipped to the run directory then.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -92,6 +93,7 @@ class Sidecar:
         self._probe_secs = _PROBE_SECS
         # The first was gone back to, and nothing was shipped to it since.
         self._is_on_trial = False
+        self._tried_at = 0.0
 
     def run(self) -> None:
         """Works until nothing is left to do, or the run is another's.
@@ -149,10 +151,6 @@ class Sidecar:
         if is_first:
             self._standing = None
         self._take(far)
-        launch, other = self._trainer.orders.launch, self._other(far)
-        far.notes.begun_for = launch
-        if other is not None:
-            other.notes.begun_for = ""
         self._has_begun = True
         self._trouble_is_over()
         is_back = None if is_first else self._probing()
@@ -181,11 +179,16 @@ class Sidecar:
                 raise
             except StorageError as error:
                 if not self._has_begun:
-                    self._try_fallback(error)
+                    if far is self._first:
+                        self._try_fallback(error)
                     raise
                 self._trouble(far, error)
             else:
                 break
+        # Before it is told: one that follows is to carry on.
+        far.notes.begun_for = self._trainer.orders.launch
+        if (other := self._other(far)) is not None:
+            other.notes.begun_for = ""
         self._tell(
             phase="shipping",
             far=far.remote.describe(),
@@ -219,6 +222,8 @@ class Sidecar:
             except RunHeldError:
                 raise
             except StorageError as error:
+                if is_back is not None and is_back.is_set():
+                    is_back = self._back_or_on(far)
                 self._trouble(far, error)
                 continue
             self._trouble_is_over()
@@ -231,9 +236,8 @@ class Sidecar:
                 self._tell(phase="drained")
                 return
             if is_back is not None and is_back.is_set():
-                if self._may_leave(far):
-                    raise _IsBackError
-                is_back = self._probing()
+                is_back = self._back_or_on(far)
+            self._pay_debt(far)
             self._sleep(_POLL_SECS)
 
     def _has_shipped(self, far: FarEnd) -> None:
@@ -248,6 +252,26 @@ class Sidecar:
         if seen is None:
             return {}
         return {"after": seen.head.attempt, "follows": seen.stands_for}
+
+    def _back_or_on(self, far: FarEnd) -> threading.Event:
+        """Goes back to the run directory, or goes on looking at it.
+
+        Raises:
+            RunHeldError: If it is another's by now.
+        """
+        if self._may_leave(far):
+            raise _IsBackError
+        return self._probing()
+
+    def _pay_debt(self, far: FarEnd) -> None:
+        """Closes a fallback that could not be closed when it was left."""
+        other = self._other(far)
+        if other is None or other is self._first or not other.notes.is_open:
+            return
+        if self._clock() - self._tried_at > _PROBE_SECS:
+            self._tried_at = self._clock()
+            with contextlib.suppress(StorageError):
+                other.close()
 
     def _may_leave(self, far: FarEnd) -> bool:
         """Closes the fallback, so that the run directory can be gone back to.
@@ -336,7 +360,8 @@ class Sidecar:
         ends = [far, *filter(None, [self._other(far)])]
         durable = max((one.durable for one in ends), key=_place)
         changes: dict[str, object] = {"waiting": far.waiting}
-        if durable.step is not None:
+        told = self._reporter.report
+        if durable.step is not None and durable.step != told.durable_step:
             changes |= {
                 "durable_step": durable.step,
                 "durable_since": durable.since,

@@ -103,8 +103,8 @@ class StandIn:
         found = self._hold
         if found is None or found.head.step is None:
             return None
-        if hold is None:
-            return found
+        if hold is None:  # What lies there tells more than what is closed.
+            return None if found.given_back else found
         if found.head.run_id != hold.head.run_id:
             raise StorageRefusedError(
                 self.where,

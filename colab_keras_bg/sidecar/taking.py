@@ -173,7 +173,7 @@ class Taking:
             is_other = follows is not None and hold.claim != follows
             if is_other or last >= attempt:  # Two have gone on.
                 raise RunHeldError(self._remote.describe(), holder=hold.machine)
-            self._check_free(hold)
+            self._fence.check_free(hold)  # A take-over counts at a start.
         self._check_same_run(hold)
         beside = {"stands_for": stands_for} if stands_for else {"after": after}
         taken = self._take(past_attempt=attempt - 1, exactly=True, **beside)
@@ -268,7 +268,9 @@ class Taking:
         """Brings what the spool lacks; the newest step there."""
         fetcher = Fetcher(remote, self._spool, watch=self._watch)
         if records:
-            fetcher.records("attempts/")
+            # What a fallback has been given, the run directory lacks.
+            is_first = remote is self._remote
+            fetcher.records("attempts/", but_for=".log" if is_first else "")
             for name in (RUN, DONE, METRICS):
                 if not fetcher.record(name):
                     with contextlib.suppress(ObjectNotFoundError):
@@ -278,8 +280,6 @@ class Taking:
             self._skip(f"the checkpoint of step {missed}: {reason}")
         self._fetch_finals(remote, fetcher, hold)
         if records:
-            # From a fallback all of them: the run directory lacks them.
-            is_first = remote is self._remote
             fetcher.events(TENSORBOARD, step=fetched.step if is_first else None)
         return fetched.step
 

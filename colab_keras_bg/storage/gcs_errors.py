@@ -132,7 +132,7 @@ def _of_status(
     said = _in_few_words(text)
     answers = f"{where} answers with status {status}"
     return StorageUnavailableError(
-        f"{answers}: {said:.200}" if said else f"{answers}."
+        f"{answers}: {said:.200}." if said else f"{answers}."
     )
 
 
@@ -140,4 +140,4 @@ def _in_few_words(text: str) -> str:
     """What the service says itself, without what the client puts around it."""
     if found := _MESSAGE.search(text):
         return found[1]
-    return _REQUEST.sub("", _NOISE.sub("", text)).strip()
+    return _REQUEST.sub("", _NOISE.sub("", text)).strip(" :\n")

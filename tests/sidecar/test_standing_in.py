@@ -19,9 +19,10 @@ from colab_keras_bg.errors import (
     RunHeldError,
     StorageUnavailableError,
 )
+from colab_keras_bg.journal.console_log import ConsoleLog
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.run_directory import RunDirectory
-from colab_keras_bg.sidecar import exchange, process
+from colab_keras_bg.sidecar import exchange, far_end, process
 from colab_keras_bg.sidecar.exchange import Orders, Report
 from colab_keras_bg.sidecar.fence import Fence
 from colab_keras_bg.sidecar.hold import Hold
@@ -39,6 +40,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for half a minute here."""
     monkeypatch.setattr(process, "_PROBE_SECS", 0.1)
     monkeypatch.setattr(process, "_POLL_SECS", 0.02)
+    monkeypatch.setattr(far_end, "_JOURNAL_SECS", 0.2)
     monkeypatch.setattr(process, "_FIRST_WAIT_SECS", 0.02)
     monkeypatch.setattr(process, "_MOST_WAIT_SECS", 0.05)
 
@@ -150,6 +152,13 @@ class Machine:
     def save_durably(self, step: int, place: Place) -> None:
         self.save(step)
         until(lambda: place.step == step, what=f"step {step} there")
+
+    def end(self) -> None:
+        """As one that is asked to end does: all is shipped."""
+        orders = exchange.read(self.path, Orders) or Orders()
+        exchange.write(self.path, replace(orders, finish=True))
+        until(lambda: self.report.phase == "drained", what="it has ended")
+        self.die()
 
     def die(self) -> None:
         """As a machine does: nothing is given back."""
@@ -452,3 +461,272 @@ def test_fallback_out_of_reach(
     with pytest.raises(StorageUnavailableError, match="Whether newer steps"):
         machines[-1].begin()
     assert first.step is None
+
+
+def test_attempt_that_ends_at_the_fallback(
+    tmp_path: Path, first: Place, spare: Place, machines: list[Machine]
+) -> None:
+    """
+    Who goes on from where another has ended at the fallback closes that: it
+    is not begun from when the run directory, which has gone further, is gone.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    machine.save_durably(2, first)
+    first.is_dead = True
+    machine.save_durably(3, spare)
+    machine.end()
+    assert not spare.hold.given_back
+    first.is_dead = False
+    first.age()
+    second = Machine(tmp_path / "b", first, spare)
+    machines.append(second)
+    assert 3 == second.begin()
+    second.save_durably(9, first)
+    second.die()
+    first.is_dead = True
+    machines.append(Machine(tmp_path / "c", first, spare))
+    with pytest.raises(StorageUnavailableError, match="out of reach"):
+        machines[-1].begin()
+
+
+def test_fallback_that_cannot_be_closed(
+    tmp_path: Path, first: Place, spare: Place, machines: list[Machine]
+) -> None:
+    """
+    If the fallback does not answer when it is left, it is closed as soon as
+    it does. Should a machine begin from it before, it is ended when the run
+    directory is seen, of which nothing is lost.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    machine.save_durably(2, first)
+    first.is_dead = True
+    machine.save_durably(3, spare)
+    spare.is_full, first.is_dead = True, False
+    machine.save_durably(9, first)
+    assert not spare.hold.given_back
+    content = spare.memory.read(HEAD)
+    spare.is_full = False
+    until(lambda: spare.hold.given_back, what="it is closed after all")
+    machine.die()
+    spare.memory.replace(HEAD, content)  # As if the machine had died before.
+    first.is_dead = True
+    spare.age()
+    stale = Machine(tmp_path / "c", first, spare)
+    machines.append(stale)
+    assert 3 == stale.begin()
+    stale.save_durably(4, spare)
+    first.is_dead = False
+    until(lambda: stale.error is not None, what="it has ended")
+    assert isinstance(stale.error, RunHeldError)
+    assert 9 in CheckpointStore(first.memory).steps()
+    assert 9 == first.step
+
+
+def test_fallback_lost_to_another(
+    tmp_path: Path, first: Place, spare: Place, machines: list[Machine]
+) -> None:
+    """
+    Who has lost the fallback to another has lost the run, and does not go
+    back to the run directory.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    machine.save_durably(2, first)
+    first.is_dead = True
+    machine.save_durably(3, spare)
+    spare.age()
+    other = Machine(tmp_path / "b", first, spare)
+    exchange.write(
+        other.path, Orders(launch="x", take_over=True, fallback_after_secs=0.2)
+    )
+    machines.append(other)
+    assert 3 == other.begin()
+    machine.save(12)
+    until(lambda: machine.error is not None, what="the loser has ended")
+    assert isinstance(machine.error, RunHeldError)
+    other.save_durably(5, spare)
+    first.age()
+    first.is_dead = False
+    until(lambda: first.step == 5, what="the winner goes back")
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_cut_off_from_the_run_directory(
+    used: bool,
+    tmp_path: Path,
+    first: Place,
+    spare: Place,
+    machines: list[Machine],
+) -> None:
+    """
+    One that cannot see that the run was taken cannot ship to the fallback,
+    whether that was ever used or not.
+    """
+    if used:
+        machine = gone_and_come_back(tmp_path / "a", first, spare, machines)
+    else:
+        machine = Machine(tmp_path / "a", first, spare)
+        machines.append(machine)
+        machine.begin()
+        machine.save_durably(2, first)
+    exchange.write(machine.path, Orders(launch="x", fallback_after_secs=1.0))
+    seen = Place()  # Only the first machine is cut off.
+    seen.memory = first.memory
+    first.is_dead = True
+    machine.save(4)
+    first.age()
+    other = Machine(tmp_path / "b", seen, spare)
+    machines.append(other)
+    other.begin()
+    until(lambda: machine.error is not None, what="the loser has ended")
+    assert isinstance(machine.error, RunHeldError)
+    other.save_durably(5, seen)
+
+
+def test_taken_at_a_step_that_has_not_arrived(
+    tmp_path: Path, first: Place, spare: Place, machines: list[Machine]
+) -> None:
+    """
+    A machine takes the run directory with a step that only it has, and is
+    lost: the next one goes on from the newest that is durable anywhere.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    machine.save_durably(2, first)
+    first.is_dead = True
+    machine.save_durably(5, spare)
+    spare.is_dead = True
+    machine.save(7)
+    machine.die()
+    first.is_dead = spare.is_dead = False
+    first.is_nearly_full = True  # A large upload takes its time.
+    again = Machine(tmp_path / "a", first, spare, launch="y")
+    machines.append(again)
+    assert 7 == again.begin()
+    again.die()
+    first.is_nearly_full = False
+    first.age()
+    machines.append(Machine(tmp_path / "c", first, spare))
+    assert 5 == machines[-1].begin()
+
+
+def test_records_of_our_own(
+    tmp_path: Path, first: Place, spare: Place, machines: list[Machine]
+) -> None:
+    """
+    A machine whose disk has more than the fallback keeps what it has
+    reported.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    reports = tmp_path / "a/metrics.jsonl"
+    reports.write_bytes(b'{"step": 2}\n')
+    machine.save_durably(2, first)
+    first.is_dead = True
+    machine.save_durably(3, spare)
+    spare.is_dead = True
+    reports.write_bytes(b'{"step": 2}\n{"step": 6}\n')
+    machine.save(6)
+    machine.die()
+    first.is_dead = spare.is_dead = False
+    machines.append(Machine(tmp_path / "a", first, spare, launch="y"))
+    assert 6 == machines[-1].begin()
+    assert b'{"step": 2}\n{"step": 6}\n' == reports.read_bytes()
+
+
+def test_console_of_the_fallback(
+    tmp_path: Path, first: Place, spare: Place, machines: list[Machine]
+) -> None:
+    """
+    What was printed while the fallback stood in is in the run directory after
+    the machine is lost.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    machine.save_durably(2, first)
+    first.is_dead = True
+    log = ConsoleLog(tmp_path / "a", 1)
+    log.append(b"printed\n", when=1e9)
+    machine.save_durably(3, spare)
+    name = "attempts/0001/console.log"
+    until(lambda: spare.memory.exists(name), what="it is there")
+    machine.die()
+    first.is_dead = False
+    first.age()
+    spare.age()
+    machines.append(Machine(tmp_path / "b", first, spare))
+    machines[-1].begin()
+    until(lambda: first.memory.exists(name), what="it is here, too")
+    assert first.memory.read(name) == spare.memory.read(name)
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_head_that_is_lost(
+    how: str,
+    tmp_path: Path,
+    first: Place,
+    spare: Place,
+    machines: list[Machine],
+) -> None:
+    """
+    A fallback that was closed does not win over a run directory whose HEAD is
+    damaged or gone.
+    """
+    machine = gone_and_come_back(tmp_path / "a", first, spare, machines)
+    machine.save_durably(9, first)
+    machine.die()
+    if how == "gone":
+        first.memory.delete(HEAD)
+    else:
+        first.memory.replace(HEAD, first.memory.read(HEAD)[:40])
+    write_record(first.memory, STATUS, {"heartbeat": 0.0})
+    machines.append(Machine(tmp_path / "c", first, spare))
+    assert 9 == machines[-1].begin()
+
+
+@pytest.mark.parametrize("how", ["is_dead", "is_full"])
+def test_fallback_that_fails(
+    how: str,
+    tmp_path: Path,
+    first: Place,
+    spare: Place,
+    machines: list[Machine],
+) -> None:
+    """
+    When the fallback fails and the run directory is back, it is gone back to.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    machine.save_durably(2, first)
+    first.is_dead = True
+    machine.save_durably(3, spare)
+    setattr(spare, how, True)
+    machine.save(4)
+    first.is_dead = False
+    until(lambda: first.step == 4, what="what is due is shipped")
+
+
+def test_start_without_the_fallback(
+    tmp_path: Path, first: Place, spare: Place, machines: list[Machine]
+) -> None:
+    """
+    Where a run was given back in the run directory, it does not matter that
+    the fallback is out of reach.
+    """
+    machine = Machine(tmp_path / "a", first, spare)
+    machines.append(machine)
+    machine.begin()
+    machine.save_durably(2, first)
+    machine.end()
+    spare.is_dead = True
+    machines.append(Machine(tmp_path / "b", first, spare))
+    assert 2 == machines[-1].begin()
