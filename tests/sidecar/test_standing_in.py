@@ -518,12 +518,17 @@ def test_fallback_that_cannot_be_closed(
     stale = Machine(tmp_path / "c", first, spare)
     machines.append(stale)
     assert 3 == stale.begin()
-    stale.save_durably(4, spare)
+    stale.save_durably(12, spare)
     first.is_dead = False
     until(lambda: stale.error is not None, what="it has ended")
     assert isinstance(stale.error, RunHeldError)
     assert 9 in CheckpointStore(first.memory).steps()
     assert 9 == first.step
+    stale.die()
+    first.age()
+    spare.age()
+    machines.append(Machine(tmp_path / "d", first, spare))
+    assert 9 == machines[-1].begin()
 
 
 def test_fallback_lost_to_another(
