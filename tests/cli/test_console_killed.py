@@ -30,7 +30,8 @@ while number < int(sys.argv[1]):
         os.write(1, b"bar 1\\rbar %d\\n" % number)
         if number % 40 == 0:
             subprocess.run(["echo", f"child {number}"], check=True)
-    state.write_text(str(number))
+    pathlib.Path("next").write_text(str(number))
+    os.replace("next", state)
     time.sleep(0.01)
 """
 
@@ -111,7 +112,9 @@ def test_killed_at_random(kills: int, place: Workplace) -> None:
     program = place.program(PRINTS)
     for _ in range(kills):
         before = attempts(place)
-        process = place.start("train", "--run_dir=run", program, "--", "10000")
+        process = place.start(
+            "train", "--run_dir=run", program, "--", "1000000000"
+        )
         until(partial(prints, place, before + 1), what="the program prints")
         time.sleep(draw.uniform(0.0, 0.5))  # The moment of death.
         there = victims(process.pid)
@@ -126,8 +129,8 @@ def test_killed_at_random(kills: int, place: Workplace) -> None:
         # A sidecar may still store what it has found.
         until(partial(has_ended, place), what="the sidecar has ended")
         assert check(place) > 0
-    (place.path / "number").write_text("9900")
-    place.train(program, "--", "10000")
+    (place.path / "number").write_text("999999900")
+    place.train(program, "--", "1000000000")
     assert check(place) > 0
 
 
