@@ -13,7 +13,8 @@ from directories import attempt, beat, commit, damage
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.main import main
-from colab_keras_bg.report.status import RunStatus, as_text, read_status
+from colab_keras_bg.report.status import RunStatus, read_status
+from colab_keras_bg.report.text import as_text
 
 KEYS = {
     "run_dir",
