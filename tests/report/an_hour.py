@@ -77,7 +77,7 @@ def a_run_of_an_hour(
     storage, chance = LocalStorage(path), random.Random(1)
     write_record(storage, "run.json", {"run_id": "0123", "created": began})
     for number, tried in enumerate(ATTEMPTS, start=1):
-        begin, stop, start_secs, step, ended, status, reason = tried
+        begin, _, _, step, ended, status, reason = tried
         is_last = number == len(ATTEMPTS)
         if is_last and end == "failed":
             status, reason = 1, "the program failed: no kernel image"
@@ -233,9 +233,7 @@ def _loss(step: int) -> float:
     return 0.2 + 2.1 * math.exp(-step / 2500)
 
 
-def _commit(
-    storage: Storage, steps: list[int], *, began: float
-) -> list[int]:
+def _commit(storage: Storage, steps: list[int], *, began: float) -> list[int]:
     now = began
     store = CheckpointStore(storage, clock=lambda: now)
     for step in steps:
