@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from colab_keras_bg.callbacks.restore import restore
     from colab_keras_bg.callbacks.unattended import unattended
     from colab_keras_bg.report.console import watch
+    from colab_keras_bg.report.metrics_table import load_metrics
     from colab_keras_bg.run import Run, current_run
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "errors",
     "explain",
     "export",
+    "load_metrics",
     "restore",
     "unattended",
     "watch",
@@ -46,6 +48,7 @@ _HOMES = {
     "current_run": "colab_keras_bg.run",
     "explain": "colab_keras_bg.callbacks.explain",
     "export": "colab_keras_bg.callbacks.export",
+    "load_metrics": "colab_keras_bg.report.metrics_table",
     "restore": "colab_keras_bg.callbacks.restore",
     "unattended": "colab_keras_bg.callbacks.unattended",
     "watch": "colab_keras_bg.report.console",

@@ -17,11 +17,11 @@ from colab_keras_bg.report.overview import OWN
 
 __all__ = ["Chart", "Curve", "metric_charts", "resource_charts", "thinned"]
 
-MOST_POINTS = 300
+_MOST_POINTS = 300
 _MOST_NAMES = 400
 _VALIDATION = "val_"
 _HOUR = 3600.0
-# Of more than this many, a chart shows the mean.
+# Nobody looked for so long: a gap.
 _GAP_SECS = 120.0
 
 
@@ -68,7 +68,7 @@ class Chart:
 
 
 def thinned(
-    xs: Sequence[float], ys: Sequence[float], *, most: int = MOST_POINTS
+    xs: Sequence[float], ys: Sequence[float], *, most: int = _MOST_POINTS
 ) -> tuple[list[float], list[float]]:
     """Fewer points, with the least and the largest of each stretch.
 

@@ -188,7 +188,7 @@ def attempts_part(data: PageData) -> str:
         '<section><h2>Attempts</h2><div class="card">'
         f'<div class="line">{line}</div><div class="ends muted small">'
         f"<span>{as_time(began)}</span><span>{as_time(ended)}</span></div>"
-        f"{table(head, rows)}{note}</div></section>"
+        f"{table(head, rows, name='attempts')}{note}</div></section>"
     )
 
 

@@ -39,7 +39,7 @@ letter-spacing:.04em}
 .interrupted{background:#a35200}.failed{background:#c02626}
 .card{background:var(--card);border:1px solid var(--grid);
 border-radius:12px;padding:14px 16px}
-.tiles{display:grid;gap:12px;margin-top:16px;
+.tiles{display:grid;gap:12px;margin-top:16px;grid-auto-flow:dense;
 grid-template-columns:repeat(auto-fit,minmax(150px,1fr))}
 .tiles .card p{margin:0}
 .tiles strong{display:block;font-size:22px;line-height:1.3;
@@ -68,8 +68,8 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{font-weight:600;color:var(--muted);font-size:13px;text-align:left}
 th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--grid);
 vertical-align:top;white-space:nowrap}
-td.long,.facts td:last-child{white-space:normal;overflow-wrap:anywhere;
-min-width:180px}
+.attempts td:nth-child(5),.facts td:last-child{white-space:normal;
+overflow-wrap:anywhere;min-width:180px}
 tr:last-child td{border-bottom:0}
 .facts td:first-child{color:var(--muted)}
 pre{background:var(--console);color:var(--printed);margin:0;padding:14px 16px;
