@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from colab_keras_bg.callbacks.tensorboard import TensorBoard
     from colab_keras_bg.callbacks.unattended import unattended
     from colab_keras_bg.report.console import watch
+    from colab_keras_bg.report.metrics_table import load_metrics
     from colab_keras_bg.run import Run, current_run
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "errors",
     "explain",
     "export",
+    "load_metrics",
     "restore",
     "unattended",
     "watch",
@@ -57,6 +59,7 @@ _HOMES = {
     "current_run": "colab_keras_bg.run",
     "explain": "colab_keras_bg.callbacks.explain",
     "export": "colab_keras_bg.callbacks.export",
+    "load_metrics": "colab_keras_bg.report.metrics_table",
     "restore": "colab_keras_bg.callbacks.restore",
     "unattended": "colab_keras_bg.callbacks.unattended",
     "watch": "colab_keras_bg.report.console",

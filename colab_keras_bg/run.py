@@ -112,15 +112,13 @@ class Run:
                 measured at the ends of epochs.
             monitor: The metric's name in the logs of an epoch.
             mode: `"min"`, `"max"`, or `"auto"`, by the name.
-            start_over: Whether to set aside what a local directory holds,
-                under another name beside it, and begin anew.
+            start_over: Whether to set a local directory aside and begin anew.
             take_over: Whether to take a shipped run from a live machine.
             max_undurable: For how long nothing may become durable.
             fallback_dir: Where to ship to while the run directory is dead.
             fallback_after: For how long it has to be dead before.
             bandwidth: Bytes a second to send at most, such as `"5MB"`.
-            console: How much is kept of what an attempt prints; `"off"` for
-                nothing.
+            console: How much is kept of what is printed, or `"off"`.
             resources: How often it is measured what is used, or `"off"`.
             report: How often `report.html` is written, or `"off"`.
             seed: A seed for whoever asks the run for one.
@@ -168,12 +166,10 @@ class Run:
             keep_policy=options.keep_policy,
         )
         self._heartbeat = Heartbeat(self._directory.storage, self._vital_signs)
-        self._output = RunOutput(
-            self._directory, kept=options.watch.console_bytes > 0
-        )
+        is_kept = options.watch.console_bytes > 0
+        self._output = RunOutput(self._directory, kept=is_kept)
         self.times = StepTimes()
-        self._supervised = False
-        self._state = "starting"
+        self._supervised, self._state = False, "starting"
         self._step = self._epoch = 0
 
     @property
@@ -209,6 +205,11 @@ class Run:
         from colab_keras_bg.callbacks.unattended import callbacks_of
 
         return callbacks_of(self, **settings)
+
+    def _repr_html_(self) -> str:
+        from colab_keras_bg.report.card import card_of  # Shows a run: is above.
+
+        return card_of(self)
 
     def log(self, **values: float | str) -> None:
         """Adds to `metrics.jsonl` and to TensorBoard, at the present step.
@@ -387,14 +388,9 @@ class Run:
         except (RunHeldError, StorageUnavailableError) as error:
             self._lost = error
         self.logbook.show_resources(self._directory.attempt)
-        return vital_signs(
-            self._directory,
-            self.saves,
-            self.times,
-            state=self._state,
-            step=self._step,
-            epoch=self._epoch,
-        )
+        state, step, epoch = self._state, self._step, self._epoch
+        told: dict[str, Any] = {"state": state, "step": step, "epoch": epoch}
+        return vital_signs(self._directory, self.saves, self.times, **told)
 
     def _at_exit(self) -> None:
         self.close(reason="the process ended before training did")

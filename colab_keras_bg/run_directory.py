@@ -24,6 +24,7 @@ from colab_keras_bg.durability import Durability
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.attempts import Attempt
+from colab_keras_bg.journal.masking import masked, masked_command
 from colab_keras_bg.sidecar.options import ShippingOptions
 from colab_keras_bg.sidecar.watch_options import NOTHING, WatchOptions
 from colab_keras_bg.storage.addresses import (
@@ -343,8 +344,8 @@ class RunDirectory(StoredRun):
             {
                 "attempt": self.attempt,
                 "step": step,
-                "reason": reason,
-                "command": list(command),
+                "reason": masked(reason),
+                "command": masked_command(command),
                 "time": time.time(),
                 "final": bool(self.finals.steps()),
             },
@@ -391,9 +392,8 @@ class RunDirectory(StoredRun):
         what an attempt from before the next taking commits is void.
         """
         mine = _attempt_of_this_process.get(self.path)
-        if self.is_remote:
-            mine = None
-        if mine is None or mine != max(self.attempts.numbers(), default=0):
+        newest = max(self.attempts.numbers(), default=0)
+        if self.is_remote or mine is None or mine != newest:
             # HEAD remembers the last one, should its folder be gone.
             mine = max(self.attempts.next_number(), self.head.attempt + 1)
         _attempt_of_this_process[self.path] = mine

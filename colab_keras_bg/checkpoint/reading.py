@@ -12,9 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from colab_keras_bg.checkpoint import tensors as safetensors
 from colab_keras_bg.checkpoint.hashing import Digest, Hasher, blocks
@@ -26,6 +24,9 @@ from colab_keras_bg.errors import (
     Skipped,
 )
 from colab_keras_bg.storage.interface import Storage
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "Checkpoint",

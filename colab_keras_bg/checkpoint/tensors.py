@@ -9,17 +9,18 @@ Format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import ml_dtypes
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from colab_keras_bg.checkpoint.hashing import blocks, tensor_hash
 from colab_keras_bg.tensor import LazyTensor
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "MAX_HEADER_BYTES",
@@ -34,25 +35,39 @@ MAX_HEADER_BYTES = 100_000_000  # The limit of the reference reader.
 _MAX_DIMENSIONS = 64  # NumPy's.
 _METADATA = "__metadata__"
 
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "U8": np.dtype(np.uint8),
-    "I8": np.dtype(np.int8),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "I16": np.dtype("<i2"),
-    "U16": np.dtype("<u2"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "I32": np.dtype("<i4"),
-    "U32": np.dtype("<u4"),
-    "F32": np.dtype("<f4"),
-    "C64": np.dtype("<c8"),
-    "F64": np.dtype("<f8"),
-    "I64": np.dtype("<i8"),
-    "U64": np.dtype("<u8"),
-}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+@functools.cache
+def _dtypes() -> dict[str, np.dtype[Any]]:
+    """Each dtype by its name in the format.
+
+    NumPy takes a fifth of a second, which who only looks does not need.
+    """
+    import ml_dtypes
+    import numpy as np
+
+    return {
+        "BOOL": np.dtype(np.bool_),
+        "U8": np.dtype(np.uint8),
+        "I8": np.dtype(np.int8),
+        "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+        "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+        "I16": np.dtype("<i2"),
+        "U16": np.dtype("<u2"),
+        "F16": np.dtype("<f2"),
+        "BF16": np.dtype(ml_dtypes.bfloat16),
+        "I32": np.dtype("<i4"),
+        "U32": np.dtype("<u4"),
+        "F32": np.dtype("<f4"),
+        "C64": np.dtype("<c8"),
+        "F64": np.dtype("<f8"),
+        "I64": np.dtype("<i8"),
+        "U64": np.dtype("<u8"),
+    }
+
+
+@functools.cache
+def _names() -> dict[np.dtype[Any], str]:
+    return {dtype: name for name, dtype in _dtypes().items()}
 
 
 def serialize(
@@ -102,21 +117,25 @@ def hash_of(key: str, tensor: LazyTensor) -> str:
 
 def hash_of_view(array: np.ndarray[Any, Any]) -> str:
     """The hash of a tensor that `parse` returned."""
+    import numpy as np
+
     return tensor_hash(
-        _NAMES[array.dtype], array.shape, _bytes_of(np.asarray(array))
+        _names()[array.dtype], array.shape, _bytes_of(np.asarray(array))
     )
 
 
 def _hash(tensor: LazyTensor, data: memoryview) -> str:
-    return tensor_hash(_NAMES[tensor.dtype], tensor.shape, data)
+    return tensor_hash(_names()[tensor.dtype], tensor.shape, data)
 
 
 def _bytes_of(values: np.ndarray[Any, Any]) -> memoryview:
+    import numpy as np
+
     return memoryview(values.reshape(-1).view(np.uint8))
 
 
 def _check(key: str, tensor: LazyTensor) -> None:
-    if tensor.dtype not in _NAMES or key == _METADATA:
+    if tensor.dtype not in _names() or key == _METADATA:
         raise ValueError(
             f"{key}: a safetensors file cannot hold {tensor.dtype} "
             "under this name"
@@ -124,6 +143,8 @@ def _check(key: str, tensor: LazyTensor) -> None:
 
 
 def _fetched(key: str, tensor: LazyTensor) -> np.ndarray[Any, Any]:
+    import numpy as np
+
     values = np.asarray(tensor.fetch())
     if values.dtype != tensor.dtype or values.shape != tensor.shape:
         raise ValueError(
@@ -140,7 +161,7 @@ def _header(tensors: Mapping[str, LazyTensor]) -> bytes:
         _check(key, tensor)
         start, end = end, end + tensor.size_bytes
         entries[key] = {
-            "dtype": _NAMES[tensor.dtype],
+            "dtype": _names()[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [start, end],
         }
@@ -218,17 +239,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _view(
     data: memoryview, position: int, offsets: Any, key: str, entry: Any
 ) -> np.ndarray[Any, Any]:
+    import numpy as np
+
     name, shape = entry.get("dtype"), entry.get("shape")
     if not (
         isinstance(name, str)
-        and name in _DTYPES
+        and name in _dtypes()
         and isinstance(shape, list)
         and len(shape) <= _MAX_DIMENSIONS
         and len(offsets) == 2
         and all(type(n) is int and 0 <= n < 2**63 for n in (*shape, *offsets))
     ):
         raise ValueError(f"the header's entry of {key!r:.80} is not valid")
-    dtype, (start, end) = _DTYPES[name], offsets
+    dtype, (start, end) = _dtypes()[name], offsets
     if start != position or end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"the place of {key!r:.80} does not fit its shape")
     if end > len(data):

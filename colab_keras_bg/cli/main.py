@@ -24,7 +24,7 @@ from colab_keras_bg.journal.announce import printable
 
 __all__ = ["console_entry", "main"]
 
-_COMMANDS = ("train", "status", "logs", "verify", "export")
+_COMMANDS = ("train", "status", "logs", "report", "verify", "export")
 
 
 def console_entry() -> None:

@@ -27,6 +27,7 @@ from colab_keras_bg.errors import (
     UsageError,
 )
 from colab_keras_bg.journal.announce import said_after, say
+from colab_keras_bg.journal.masking import masked_command
 from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.run_options import KEPT, SHIPPED, WATCHED, RunOptions
 from colab_keras_bg.stored_run import StoredRun, stored_run
@@ -259,9 +260,15 @@ def _given(values: Any, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _was_done(stored: StoredRun, command: Sequence[str]) -> bool:
-    """Whether this very command was done there; says so if it was."""
-    done = stored.done()
-    if done is None or done.get("command") != list(command):
+    """Whether this very command was done there; says so if it was.
+
+    What was asked for is stored without its secrets, and compared so.
+    """
+    done = stored.done() or {}
+    told = done.get("command")
+    if not isinstance(told, list) or not all(isinstance(a, str) for a in told):
+        return False
+    if masked_command(told) != masked_command(command):
         return False
     at = "" if done.get("step") is None else f", at step {done['step']}"
     say(

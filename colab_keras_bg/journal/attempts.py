@@ -1,7 +1,8 @@
 """`attempts/NNNN/attempt.json`: one process's try at the run.
 
 Invariant: numbers only grow and are never used twice; an attempt without an
-end is one that is running or was killed.
+end is one that is running or was killed. No secret that can be told is written
+down: not of what was asked for, nor of what an error said.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from colab_keras_bg.journal.masking import masked, masked_command
 from colab_keras_bg.storage.interface import Storage
 from colab_keras_bg.storage.records import (
     DamagedRecordError,
@@ -99,6 +101,11 @@ class Attempts:
             StorageError: If it cannot be written.
         """
         name = record_name(attempt.number)
+        attempt = replace(
+            attempt,
+            command=masked_command(attempt.command),
+            reason=masked(attempt.reason),
+        )
         write_record(self._storage, name, asdict(attempt))
 
     def read(self, number: int) -> Attempt | None:

@@ -81,7 +81,7 @@ class ConsoleReader:
         """
         while True:
             before = self._notes(directory)
-            unfinished = list(self._unfinished(directory))
+            unfinished = list(self.unfinished(directory))
             stored = list(self.lines())
             if before == self._notes(directory):
                 break
@@ -93,7 +93,12 @@ class ConsoleReader:
     def _notes(self, directory: Path) -> list[object]:
         return [read_notes(raw) for raw in raw_consoles(directory)]
 
-    def _unfinished(self, directory: Path) -> Iterator[ConsoleLine]:
+    def unfinished(self, directory: Path) -> Iterator[ConsoleLine]:
+        """What was written on this machine and is not stored yet.
+
+        Args:
+            directory: The run's local directory.
+        """
         for raw in raw_consoles(directory):
             if not self._wanted(raw.attempt):
                 continue

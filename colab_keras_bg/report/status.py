@@ -12,20 +12,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from colab_keras_bg.checkpoint.head import HEAD, Head
 from colab_keras_bg.checkpoint.manifest import Manifest
 from colab_keras_bg.checkpoint.store import CheckpointStore
-from colab_keras_bg.durability import ago, spool_report, spool_target
+from colab_keras_bg.durability import spool_report, spool_target
 from colab_keras_bg.errors import (
     CheckpointError,
     ObjectNotFoundError,
     StorageUnavailableError,
 )
-from colab_keras_bg.journal.announce import printable
 from colab_keras_bg.journal.attempts import Attempt
 from colab_keras_bg.journal.heartbeat import STATUS
+from colab_keras_bg.journal.masking import masked
+from colab_keras_bg.report.numbers import moment, number, whole
 from colab_keras_bg.run_directory import directory_of
 from colab_keras_bg.sidecar.hold import Hold
 from colab_keras_bg.storage.addresses import is_remote
@@ -33,9 +34,9 @@ from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
 from colab_keras_bg.stored_run import DONE, RUN, StoredRun, stored_run
 
-__all__ = ["RunStatus", "as_text", "read_status"]
+__all__ = ["RunStatus", "read_status", "status_of", "wherever"]
 
-_SHOWN_STEPS = 6
+_T = TypeVar("_T")
 # For how long a live run that is far away may give no sign of life.
 _FRESH_SECS = 90.0
 # Less than a save needs besides its tensors.
@@ -71,6 +72,9 @@ class RunStatus:
         shipped_to: Where the run is shipped to; None if nowhere.
         shipping: Of a run that is shipped: how many checkpoints wait, and
             the requests and bytes so far, in total and per hour.
+        expected_steps: How far it is to come, as last told; None if nobody
+            knows.
+        step_secs: How long a step took, as last told.
     """
 
     run_dir: str
@@ -91,6 +95,8 @@ class RunStatus:
     unconfirmed_step: int | None = None
     shipped_to: str | None = None
     shipping: dict[str, Any] = field(default_factory=dict)
+    expected_steps: int | None = None
+    step_secs: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -107,18 +113,49 @@ def read_status(run_dir: str | os.PathLike[str]) -> RunStatus:
         UsageError: If there is no run.
         StorageUnavailableError: If the directory cannot be read.
     """
+    status, trouble = wherever(run_dir, status_of)
+    return replace(status, problem=trouble) if trouble else status
+
+
+def wherever(
+    run_dir: str | os.PathLike[str], read: Callable[[StoredRun], _T]
+) -> tuple[_T, str | None]:
+    """Reads a run; if it cannot be reached, what is on this machine of it.
+
+    Args:
+        run_dir: The run directory.
+        read: Reads it.
+
+    Returns:
+        What was read; and why it was not read where it lives, if so.
+
+    Raises:
+        UsageError: If there is no run.
+        StorageUnavailableError: If the directory cannot be read.
+    """
     try:
-        return _status_of(stored_run(run_dir))
+        return read(stored_run(run_dir)), None
     except StorageUnavailableError as error:
         if not is_remote(run_dir):
             raise
         here = stored_run(directory_of(run_dir))
         if not here.holds_a_run():
             raise
-        return replace(_status_of(here), problem=str(error))
+        return read(here), masked(str(error))
 
 
-def _status_of(stored: StoredRun) -> RunStatus:
+def status_of(stored: StoredRun, *, ending: bool = False) -> RunStatus:
+    """Where a run stands, by its records.
+
+    Args:
+        stored: The run.
+        ending: Whether an attempt that has told its end counts as ended,
+            though its process still sees to what is left to do.
+
+    Raises:
+        UsageError: If there is no run.
+        StorageUnavailableError: If it cannot be read.
+    """
     stored.check_holds_a_run()
     damaged: list[str] = []
 
@@ -142,7 +179,10 @@ def _status_of(stored: StoredRun) -> RunStatus:
     since = durable.created if durable else None
     if head and durable and head.step == durable.step:
         since = head.committed
-    state, reason = _state(_is_running(stored, signs), done, last)
+    running = _is_running(stored, signs)
+    if ending and last is not None and last.ended is not None:
+        running = False
+    state, reason = _state(running, done, last)
     committed = durable.step if durable else None
     step, epoch = _told(signs, committed)
     shipped_to = stored.address if stored.is_remote else spool_target(stored)
@@ -164,8 +204,8 @@ def _status_of(stored: StoredRun) -> RunStatus:
         durable_step=committed,
         durable_since=since,
         attempts=len(numbers),
-        last_heartbeat=_typed(signs.get("heartbeat"), float),
-        reason=reason,
+        last_heartbeat=moment(signs.get("heartbeat")),
+        reason=masked(reason),
         problem=None if state == "done" else _problem(stored, signs),
         checkpoints=steps,
         damaged=damaged,
@@ -175,6 +215,8 @@ def _status_of(stored: StoredRun) -> RunStatus:
         unconfirmed_step=written,
         shipped_to=shipped_to,
         shipping=_typed(signs.get("shipping"), dict, otherwise={}),
+        expected_steps=whole(signs.get("expected_steps")),
+        step_secs=number(signs.get("step_secs")),
     )
 
 
@@ -196,6 +238,7 @@ def _is_running(stored: StoredRun, signs: Mapping[str, Any]) -> bool:
 def _problem(stored: StoredRun, signs: Mapping[str, Any]) -> str | None:
     """What is going wrong; a full disk cannot tell of itself."""
     told: str | None = _typed(signs.get("problem"), str)
+    told = told and masked(told)
     free = None if stored.is_remote else stored.storage.free_bytes()
     if told is None and free is not None and free < _SPARE_BYTES:
         return (
@@ -249,67 +292,6 @@ def _state(
     if last.exit_status in (None, 0, 75):
         return "interrupted", last.reason
     return "failed", last.reason
-
-
-def as_text(status: RunStatus, *, now: float) -> str:
-    """One screen for people.
-
-    Args:
-        status: What to show.
-        now: Seconds since 1970.
-    """
-    step = "-" if status.step is None else str(status.step)
-    if status.epoch is not None:
-        step += f" (epoch {status.epoch + 1})"
-    reason = "" if status.reason in ("", status.state) else f": {status.reason}"
-    beat = "never"
-    if status.last_heartbeat is not None:
-        beat = f"{ago(now - status.last_heartbeat)} ago"
-    rows = [
-        ("run", status.run_dir),
-        ("state", status.state + reason),
-        ("step", step),
-        ("durable" if status.shipped_to else "committed", _safe(status, now)),
-        ("checkpoints", _listed(status.checkpoints)),
-        ("attempts", str(status.attempts)),
-        ("heartbeat", beat),
-    ]
-    if status.best:
-        rows.insert(5, ("best", status.best))
-    if status.saves and status.state == "running":
-        rows.append(("saves", status.saves))
-    if status.problem:
-        rows.append(("problem", status.problem))
-    rows += [("damaged", text) for text in status.damaged]
-    return "\n".join(f"{name:<12} {printable(text)}" for name, text in rows)
-
-
-def _safe(status: RunStatus, now: float) -> str:
-    """Which step is safe, since when, and where."""
-    if status.unconfirmed_step is not None:
-        return (
-            f"not confirmed: step {status.unconfirmed_step} was written to "
-            f"{status.shipped_to}, which does not tell what has arrived"
-        )
-    if status.durable_step is None:
-        if status.committed_step is None or status.shipped_to is None:
-            return "nothing yet"
-        return f"nothing yet; step {status.committed_step} on its way there"
-    since = ""
-    if status.durable_since is not None:
-        since = f", {ago(now - status.durable_since)} ago"
-    where = status.shipped_to or "this machine's disk"
-    ahead = ""
-    if (status.committed_step or 0) > status.durable_step:
-        ahead = f"; step {status.committed_step} on its way there"
-    return f"step {status.durable_step}{since}, on {where}{ahead}"
-
-
-def _listed(steps: Sequence[int]) -> str:
-    if len(steps) <= _SHOWN_STEPS:
-        return ", ".join(map(str, steps)) or "none"
-    newest = ", ".join(map(str, steps[-_SHOWN_STEPS:]))
-    return f"{len(steps)}, the newest: {newest}"
 
 
 def _typed(value: Any, kind: type, *, otherwise: Any = None) -> Any:

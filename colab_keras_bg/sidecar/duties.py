@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from colab_keras_bg.sidecar.exchange import Orders
+from colab_keras_bg.sidecar.paging import Paging
 from colab_keras_bg.sidecar.pumping import Pumping
 from colab_keras_bg.sidecar.sampling import Sampling
 
@@ -35,6 +36,8 @@ def duties_of(spool: Path, orders: Orders) -> Duties:
         duties.append(Pumping(spool, limit_bytes=orders.console_bytes))
     if orders.resources_secs:
         duties.append(Sampling(spool, interval_secs=orders.resources_secs))
+    if orders.report_secs:
+        duties.append(Paging(spool, every_secs=orders.report_secs))
     return Duties(duties)
 
 

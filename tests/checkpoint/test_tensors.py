@@ -87,7 +87,7 @@ def test_a_name_that_is_no_text(name: str) -> None:
 
 def test_the_dtypes_are_all() -> None:
     """The dtypes above are all that a file of ours can hold."""
-    assert {dtype_of(name) for name in DTYPES} == set(module._DTYPES.values())
+    assert {dtype_of(name) for name in DTYPES} == set(module._dtypes().values())
 
 
 def test_no_tensors() -> None:
@@ -320,7 +320,7 @@ def test_the_reference_reads_our_files(name: str, tmp_path: Path) -> None:
         for key, array in arrays.items():
             found = file.get_slice(key)
             assert list(array.shape) == found.get_shape()
-            assert module._NAMES[dtype] == found.get_dtype()
+            assert module._names()[dtype] == found.get_dtype()
             if name not in NOT_IN_NUMPY:
                 bits = bits_of({"x": file.get_tensor(key)})
                 assert bits_of({"x": array}) == bits

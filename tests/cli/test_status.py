@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from directories import attempt, beat, commit, damage
 
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.main import main
-from colab_keras_bg.report.status import RunStatus, as_text, read_status
+from colab_keras_bg.report.status import RunStatus, read_status
+from colab_keras_bg.report.text import as_text
+from colab_keras_bg.report.timeline import Split
 
 KEYS = {
     "run_dir",
@@ -34,6 +37,13 @@ KEYS = {
     "unconfirmed_step",
     "shipped_to",
     "shipping",
+    "expected_steps",
+    "eta_secs",
+    "goodput",
+    "split",
+    "metrics",
+    "resources",
+    "last_attempts",
 }
 
 
@@ -54,6 +64,13 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = status_json(tmp_path, capsys)
     assert set(found) == KEYS
     assert found.pop("durable_since") == pytest.approx(time.time(), abs=60)
+    assert found.pop("goodput") == 0.0
+    split = found.pop("split")
+    assert split.keys() == asdict(Split()).keys()
+    assert 0 <= split.pop("starting") < 60
+    assert set(split.values()) == {0.0}
+    (told,) = found.pop("last_attempts")
+    assert (told["number"], told["reason"]) == (1, "the program ended")
     assert found == {
         "run_dir": str(tmp_path),
         "state": "done",
@@ -72,6 +89,10 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "unconfirmed_step": None,
         "shipped_to": None,
         "shipping": {},
+        "expected_steps": None,
+        "eta_secs": None,
+        "metrics": {},
+        "resources": {},
     }
 
 
