@@ -41,19 +41,13 @@ def wrap_timed(
     backend = keras.backend.backend()
 
     def timed(original: Callable[[], Turns]) -> Turns:
-        begun, waited_before = times.clock(), times.input_secs or 0.0
-        for index, turn in enumerate(turns(_read(original, backend, times))):
-            if index:
-                # On PyTorch that was waiting for the data, too.
-                waited = (times.input_secs or 0.0) - waited_before
-                times.saved(max(0.0, times.clock() - begun - waited))
+        for turn in turns(_read(original, backend, times)):
             if backend == "jax":
                 turn = *turn[:-1], TimedIterator(turn[-1], times)
             begun = times.clock()
             yield turn
-            ended = times.clock()
-            times.step(ended - begun, loop.batches_of_turn(turn, most=most))
-            begun, waited_before = ended, times.input_secs or 0.0
+            secs = times.clock() - begun
+            times.step(secs, loop.batches_of_turn(turn, most=most))
 
     times.beside = _DeviceMemory()
     loop.wrap_turns(timed)

@@ -352,9 +352,11 @@ class Training:
         )
 
     def _save(self, *, iterator: Any, measured: Any = None) -> None:
-        step = self._position.step
+        step, times = self._position.step, self._run.times
+        begun = times.clock()
         if (taken := self._take(iterator=iterator)) is not None:
             self._run.saves.save(step, *taken, measured=measured)
+        times.saved(times.clock() - begun)
 
     def _take(self, *, iterator: Any) -> Taken | None:
         """What is to be saved; None if that cannot be had, which is said."""
