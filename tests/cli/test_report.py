@@ -67,6 +67,29 @@ def test_what_cannot_be_meant(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Until it is whole, the report has a name that is not shipped; if it cannot
+    be put in place, the one before stays, and nothing else.
+    """
+    run = a_run_of_an_hour(tmp_path / "run").path
+    (run / "report.html").write_text("the one before")
+    before = sorted(run.rglob("*"))
+    names: list[str] = []
+
+    def full(source: Path, target: Path) -> None:
+        names.append(source.name)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert main(["report", str(run)]) == exit_status.USAGE
+    assert [name[:13] for name in names] == [".report.html."]
+    assert sorted(run.rglob("*")) == before
+    assert (run / "report.html").read_text() == "the one before"
+
+
 def test_from_a_bucket(place: Workplace) -> None:
     """
     The report of a run far away lies where the command was given.

@@ -13,7 +13,11 @@ from an_hour import BEGAN, HOUR, a_run_of_an_hour
 
 from colab_keras_bg.journal.console_log import ConsoleLog
 from colab_keras_bg.report.markup import console_html, shown
-from colab_keras_bg.report.page import MOST_BYTES, report_page
+from colab_keras_bg.report.page import MOST_BYTES, page_of, report_page
+from colab_keras_bg.report.page_data import read_page_data
+from colab_keras_bg.report.status import read_status
+from colab_keras_bg.storage.lock import DirectoryLock
+from colab_keras_bg.stored_run import stored_run
 
 HOSTILE = (
     '<script>alert(1)</script><img src=x onerror="alert(2)">\'"&amp;'
@@ -141,6 +145,7 @@ def test_no_secrets(tmp_path: Path) -> None:
         f" https://me:{SECRET}@example.com",
         f" hf_{SECRET}",
         " x" * 140 + f" password: {SECRET}" + " x" * 2000,
+        " x" * 300 + f" password: {SECRET}" + " x" * 95,
     ):
         path = tmp_path / str(len(hostile))
         a_run_of_an_hour(path, hostile=hostile)
@@ -191,6 +196,42 @@ def test_size_stays(tmp_path: Path) -> None:
     checked(text)
     assert len(text.encode()) <= MOST_BYTES
     assert "more metrics are" in text
+
+
+def test_what_does_not_fit_is_left_out(hour: Path) -> None:
+    """
+    Were charts ever so large, the page is whole and says what it lacks.
+    """
+    data = read_page_data(stored_run(hour), now=BEGAN)
+    drawn = f"<svg><text>{'x' * 400_000}</text></svg>"
+    text = page_of(data, draw=lambda *_, **__: drawn)
+    checked(text)
+    assert "There is more than fits here." in text
+
+
+def test_a_long_console() -> None:
+    """
+    Of a console that takes too much room, the newest lines stay.
+    """
+    lines = [f"{number} {'<' * 390}" for number in range(1000)]
+    found = console_html(lines, most_bytes=10_000)
+    assert len(found) <= 10_000
+    assert found.split("\n")[-1].startswith("999 &lt;")
+    assert found.startswith("994 &lt;")
+
+
+def test_an_attempt_that_has_told_its_end(tmp_path: Path) -> None:
+    """
+    The last report is written while the run's process still waits for it; it
+    shows how the run has ended.
+    """
+    path = a_run_of_an_hour(tmp_path).path
+    lock = DirectoryLock.acquire(path, holder="the supervisor")
+    try:
+        assert read_status(path).state == "running"
+        assert '<span class="pill done">' in report_page(path)
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def storage(tmp_path: Path) -> Counting:
     return Counting(tmp_path)
 
 
-@pytest.mark.parametrize("most_bytes", [1, 2, 12, 13, 100, 5000, 10**7])
+@pytest.mark.parametrize("most_bytes", [1, 2, 12, 15, 25, 100, 5000, 10**7])
 def test_tail(most_bytes: int, storage: Counting) -> None:
     """
     The last whole lines come, as many as fit, and no more is read.
