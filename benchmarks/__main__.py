@@ -253,6 +253,19 @@ def in_trouble(megabytes: int) -> None:
     )
 
 
+def looking() -> None:
+    """Importing us, and looking at a run of three days."""
+    one = measured("looking")
+    print(f"A run of three days, {one['run_bytes'] / 1e6:.0f} MB.\n")
+    table(
+        ["", "ms", "beyond bare Python, ms"],
+        [
+            [name, millisecs, one["beyond_bare_python"][name]]
+            for name, millisecs in one["milliseconds"].items()
+        ],
+    )
+
+
 def plot(found: Sequence[Mapping[str, Any]], where: Path) -> None:
     """Blocked time over the size of the state, if there is matplotlib."""
     try:
@@ -312,6 +325,7 @@ def main() -> None:
     console()
     protection(20 if quick else 90)
     in_trouble(100 if quick else 300)
+    looking()
 
 
 if __name__ == "__main__":

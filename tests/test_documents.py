@@ -71,7 +71,7 @@ def test_readme_names_commands_that_exist() -> None:
     """
     text = "\n".join(blocks("README.md", "bash"))
     named = set(re.findall(r"colab-keras-bg (\w+)", text))
-    assert {"train", "status", "logs", "verify", "export"} == named
+    assert {"train", "status", "logs", "report", "verify", "export"} == named
 
 
 def test_each_cell_of_the_table_has_its_case() -> None:

@@ -48,6 +48,8 @@ _SETTINGS = {
 _INCHES = (4.4, 2.1)
 # Above this ratio, and of positive values, a logarithmic axis shows more.
 _WIDE = 100.0
+# What is larger is drawn as if it were this.
+_LARGEST = 1e60
 _PREFACE = re.compile(r".*?(?=<svg )", re.S)
 _METADATA = re.compile(r" ?<metadata>.*?</metadata>\n?", re.S)
 _STYLE = re.compile(r" *<defs>\s*<style[^>]*>.*?</style>\s*</defs>\n?", re.S)
@@ -78,7 +80,7 @@ def svg_of(chart: Chart, *, name: str, marks: Sequence[float] = ()) -> str:
             alone = sum(not math.isnan(y) for y in curve.ys) < 3
             axes.plot(
                 curve.xs,
-                curve.ys,
+                [_drawable(y) for y in curve.ys],
                 color=colour,
                 linewidth=1.6,
                 marker="o" if alone else "",
@@ -117,8 +119,19 @@ def _settings(name: str) -> Iterator[None]:
             logging.getLogger("matplotlib").setLevel(level)
 
 
+def _drawable(value: float) -> float:
+    """A value that axes can be computed for."""
+    if math.isnan(value):
+        return value
+    if abs(value) < 1 / _LARGEST:
+        return 0.0
+    return max(-_LARGEST, min(_LARGEST, value))
+
+
 def _set_limits(ax: Any, chart: Chart) -> None:
-    known = [y for c in chart.curves for y in c.ys if not math.isnan(y)]
+    known = [
+        _drawable(y) for c in chart.curves for y in c.ys if not math.isnan(y)
+    ]
     if not known:
         return
     low, high = min(known), max(known)

@@ -7,7 +7,6 @@ written. A line that is damaged is passed over, and that is said.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from typing import Any
 
@@ -53,9 +52,10 @@ def load_metrics(run_dir: str | os.PathLike[str]) -> Any:
     rows, trouble = wherever(run_dir, _rows)
     if trouble is not None:
         say(f"{trouble} What is on this machine is read.")
-    if importlib.util.find_spec("pandas") is None:
+    try:
+        pandas = importlib.import_module("pandas")
+    except ImportError:
         return rows
-    pandas = importlib.import_module("pandas")
     names = dict.fromkeys(_FIRST)
     for row in rows:
         names.update(dict.fromkeys(row))

@@ -8,7 +8,6 @@ the run: what would make it larger is left out from the end.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -70,11 +69,9 @@ def _read(stored: StoredRun, *, now: float) -> PageData:
 
 def _drawn_by() -> _Draw | None:
     """What draws charts; None where matplotlib is not installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return None
     try:
         charts = importlib.import_module("colab_keras_bg.report.charts")
-    except ImportError:  # Of its own needs, one is missing.
+    except ImportError:
         return None
     draw: _Draw = charts.svg_of
     return draw
@@ -174,7 +171,10 @@ def _charts(
     for index, chart in enumerate(charts):
         last = chart.curves[0].xs[-1] if chart.curves[0].xs else 0.0
         known = [mark for mark in marks if mark <= last]
-        svg = draw(chart, name=f"{kind}{index}", marks=known)
+        try:
+            svg = draw(chart, name=f"{kind}{index}", marks=known)
+        except (ArithmeticError, ValueError) as error:
+            svg = f'<p class="muted">cannot be drawn: {shown(error)}</p>'
         unit = f' <span class="muted">{chart.unit}</span>' if chart.unit else ""
         keys = "".join(
             f'<span class="key" style="--c:var({line})">'

@@ -38,7 +38,7 @@ from colab_keras_bg.stored_run import RUN, StoredRun
 __all__ = ["PageData", "read_page_data"]
 
 _MOST_ATTEMPTS_HERE, _MOST_ATTEMPTS_FAR = 300, 60
-_METRICS_BYTES, _RESOURCES_BYTES = 64 << 20, 16 << 20
+_METRICS_BYTES, _RESOURCES_BYTES = 32 << 20, 16 << 20
 _TAIL_BYTES = 64 << 10
 _LEAST_BYTES = 32 << 10
 _MOST_LOOKS = 50_000

@@ -9,7 +9,7 @@ from colab_keras_bg import __version__
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.main import main
 
-COMMANDS = ["train", "status", "verify"]
+COMMANDS = ["train", "status", "logs", "report", "verify"]
 FLAGS = [
     "--run_dir",
     "--save_freq",

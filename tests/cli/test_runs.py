@@ -67,6 +67,22 @@ def test_done_already(place: Workplace) -> None:
     assert place.files() == before
 
 
+def test_done_already_with_a_secret(place: Workplace) -> None:
+    """
+    A secret in a command is written nowhere, and the same command is known
+    again all the same.
+    """
+    program = place.program("print('ran')")
+    secret = "Zq7Zq7Zq7Zq7"
+    command = (program, "--", f"--api_key={secret}", "--password", secret)
+    assert place.train(*command).out == b"ran\n"
+    for name, content in place.files().items():
+        assert secret.encode() not in content, name
+    ended = place.train(*command)
+    assert (ended.status, ended.out) == (exit_status.DONE, b"")
+    assert place.train(program, "--", "--epochs=3").out == b"ran\n"
+
+
 def test_another_command_on_a_done_run(place: Workplace) -> None:
     """Another command runs; then that one is what is done."""
     program = place.program("import sys; print(sys.argv[1:])")

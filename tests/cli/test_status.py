@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from an_hour import a_run_of_an_hour
 from commands import Workplace
 from directories import attempt, beat, commit, damage
 
 from colab_keras_bg.cli import exit_status
+from colab_keras_bg.cli import status as status_module
 from colab_keras_bg.cli.main import main
+from colab_keras_bg.errors import StorageUnavailableError
+from colab_keras_bg.report.overview import Overview, read_overview
 from colab_keras_bg.report.status import RunStatus, read_status
 from colab_keras_bg.report.text import as_text
 from colab_keras_bg.report.timeline import Split
@@ -344,6 +352,94 @@ def test_ages(secs: float, expected: str, tmp_path: Path) -> None:
         beat(tmp_path, heartbeat=1_000_000.0)
     found = as_text(read_status(tmp_path), now=1_000_000.0 + secs)
     assert f"heartbeat    {expected} ago" in found
+
+
+def test_on_a_terminal(place: Workplace) -> None:
+    """A terminal gets a screen in colours, and none of the heavy packages."""
+    a_run_of_an_hour(place.run_dir)
+    seen, status = on_a_terminal(place, "status", "run")
+    assert status == exit_status.DONE
+    assert "DONE" in seen
+    assert "goodput" in seen
+    assert "\x1b[" in seen
+    script = (
+        "import sys\n"
+        "sys.stdout.isatty = lambda: True\n"
+        "from colab_keras_bg.cli.main import main\n"
+        "main(['status', 'run'])\n"
+        "heavy = {'tensorflow', 'keras', 'jax', 'torch', 'pandas', 'numpy',\n"
+        "    'IPython', 'matplotlib', 'google.cloud'}\n"
+        "print('loaded', heavy & set(sys.modules))\n"
+    )
+    printed = place.run(script, python="-c").out.decode()
+    assert "loaded set()" in printed, printed
+
+
+def test_watch_ends_with_the_run(place: Workplace) -> None:
+    """--watch shows the run again and again, and ends when it does."""
+    training = place.start_waiting()
+    watching = place.start("status", "--watch", "run")
+    assert watching.stdout is not None
+    assert b"run  " in os.read(watching.stdout.fileno(), 1000)
+    training.terminate()
+    training.wait()
+    ended = place.end(watching)
+    assert (ended.status, ended.err) == (exit_status.DONE, "")
+    assert b"state        interrupted" in ended.out
+
+
+def test_interrupted_watcher(place: Workplace) -> None:
+    """Whoever watches and presses Ctrl-C ends with 0; the run goes on."""
+    training = place.start_waiting()
+    watching = place.start("status", "-w", "run")
+    assert watching.stdout is not None
+    os.read(watching.stdout.fileno(), 1000)
+    watching.send_signal(signal.SIGINT)
+    ended = place.end(watching)
+    assert (ended.status, ended.err) == (exit_status.DONE, "")
+    assert training.poll() is None
+
+
+def test_watched_storage_that_is_away_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read for a while is looked at again."""
+    with attempt(tmp_path):
+        overview = read_overview(tmp_path)
+    found = iter([StorageUnavailableError("away"), read_overview(tmp_path)])
+
+    def read(run_dir: str) -> Overview:
+        one = next(found)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    monkeypatch.setattr(status_module, "read_overview", read)
+    waits: list[float] = []
+    seen = list(
+        status_module.watched(
+            str(tmp_path), overview, every_secs=2.0, sleep=waits.append
+        )
+    )
+    assert [one.status.state for one in seen] == ["running", "done"]
+    assert waits == [2.0, 2.0]
+
+
+def on_a_terminal(place: Workplace, *arguments: str) -> tuple[str, int]:
+    """What a command shows on a terminal, and its exit status."""
+    master, slave = pty.openpty()
+    process = place.start(
+        *arguments,
+        stdout=slave,
+        environment={"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"},
+    )
+    os.close(slave)
+    seen = b""
+    with contextlib.suppress(OSError):
+        while block := os.read(master, 1000):
+            seen += block
+    os.close(master)
+    return seen.decode(), process.wait(timeout=60)
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:

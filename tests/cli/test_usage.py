@@ -10,11 +10,19 @@ from commands import Workplace
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.main import main
 
-HEAVY = ["IPython", "jax", "keras", "pandas", "tensorflow", "torch"]
+HEAVY = [
+    "IPython",
+    "jax",
+    "keras",
+    "matplotlib",
+    "pandas",
+    "tensorflow",
+    "torch",
+]
 
 # What is typed, and what the line must hold: flag, value, what is allowed.
 BAD = [
-    ("fit", ["'fit'", "train, status, logs, verify"]),
+    ("fit", ["'fit'", "train, status, logs, report, verify"]),
     ("--epochs=3 train", ["'--epochs=3'", "Flags follow the command"]),
     ("train --bogus", ["--bogus", "`colab-keras-bg train --help`"]),
     ("train --bogus=3", ["--bogus=3", "`--`"]),
@@ -77,6 +85,10 @@ BAD = [
     ("status folder", ["no run in", "/folder"]),
     ("status file", ["/file is a file"]),
     ("status gs://b", ["'gs://b'", "gs://BUCKET/FOLDER"]),
+    ("status --watch --json nowhere", ["--watch", "--json"]),
+    ("report", ["RUN_DIR", "nothing"]),
+    ("report nowhere", ["no run in", "/nowhere"]),
+    ("report run run", ["RUN_DIR", "run run"]),
     ("verify", ["RUN_DIR", "nothing"]),
     ("verify nowhere", ["no run in", "/nowhere"]),
     ("verify folder", ["no run in", "/folder"]),
