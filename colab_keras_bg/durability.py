@@ -98,18 +98,9 @@ class Durability:
             StorageUnavailableError: If the far end cannot be reached.
             StorageError: If the sidecar cannot be started.
         """
-        if not self._url and not self._watch.wanted:
-            return
-        sidecar = LaunchedSidecar(
-            self._path,
-            url=self._url,
-            keep=self._keep,
-            options=self._options,
-            watch=self._watch,
-        )
         if not self._url:
-            self._watch_only(sidecar)
             return
+        sidecar = self._launched()
         try:
             sidecar.start()
         except OSError as error:
@@ -122,14 +113,29 @@ class Durability:
         self._sidecar, self._far, self._known = sidecar, found.far, found
         self._last = (found.durable_step, self._clock())
 
-    def _watch_only(self, sidecar: LaunchedSidecar) -> None:
-        """Nothing of the training hangs on this one."""
+    def watch(self) -> None:
+        """Starts the sidecar of a run that lies here, if it is to do anything.
+
+        Nothing of the training hangs on it.
+        """
+        if self._url or not self._watch.wanted:
+            return
+        sidecar = self._launched()
         try:
             sidecar.start()
         except OSError as error:
             say(f"the sidecar, which watches over the run: {error}")
         else:
             self._sidecar = sidecar
+
+    def _launched(self) -> LaunchedSidecar:
+        return LaunchedSidecar(
+            self._path,
+            url=self._url,
+            keep=self._keep,
+            options=self._options,
+            watch=self._watch,
+        )
 
     def report(self) -> Report | None:
         """What the sidecar last told; None if there is none, or nothing."""

@@ -109,11 +109,7 @@ class RunDirectory(StoredRun):
             is_remote=bool(url),
         )
         self.durability = Durability(
-            self.path,
-            url=url,
-            keep=keep,
-            options=shipping,
-            watch=watch,
+            self.path, url=url, keep=keep, options=shipping, watch=watch
         )
         self.head = Head(run_id="", attempt=0)
         self.attempt = 0
@@ -266,6 +262,7 @@ class RunDirectory(StoredRun):
                 },
             )
         self.publish(step=self.head.step, committed=self.head.committed)
+        self.durability.watch()
 
     def publish(
         self,

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from colab_keras_bg.journal.raw_console import RawConsole
 from colab_keras_bg.journal.showing import (
@@ -142,42 +142,37 @@ class Capture:
                 continue
             thinned = None
             if self._thin:
-                thinned = Thinned(_as_text(stream), advice=self._advice)
+                thinned = Thinned(_as_text(stream.write), advice=self._advice)
                 undo.callback(thinned.finish)
-            tee = _Tee(stream, handle, out, lock, thinned)
-            setattr(sys, name, tee)
-            undo.callback(_put_back, name, tee, stream)
+            # Not another stream in its place: whoever has got hold of it
+            # before, such as a handler of `logging`, writes to it, too.
+            tee = _Tee(stream.write, handle, out, lock, thinned)
+            stream.write = tee.write
+            undo.callback(_forget, stream, "write")
 
 
 class _Tee:
-    """Stands in for one of Python's streams, and keeps what is written."""
+    """Keeps what is written to one of Python's streams."""
 
     def __init__(
         self,
-        stream: TextIO,
+        shows: Callable[[str], int],
         handle: int,
         out: Shown,
         lock: threading.Lock,
         thinned: Thinned | None,
     ) -> None:
-        self._stream, self._handle, self._out = stream, handle, out
+        self._shows, self._handle, self._out = shows, handle, out
         self._lock, self._thinned = lock, thinned
 
     def write(self, text: str) -> int:
         content = text.encode("utf-8", "backslashreplace")
         self._out.keep(self._handle, content)
         if self._thinned is None:
-            return self._stream.write(text)
+            return self._shows(text)
         with self._lock:
             self._thinned(content)
         return len(text)
-
-    def writelines(self, lines: Any) -> None:
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 class _Terminal(io.TextIOWrapper):
@@ -269,8 +264,12 @@ def _same_file(first: int, second: int) -> bool:
         return True  # One leads nowhere.
 
 
-def _as_text(stream: TextIO) -> Callable[[bytes], object]:
-    return lambda content: stream.write(content.decode("utf-8", "replace"))
+def _as_text(shows: Callable[[str], int]) -> Callable[[bytes], object]:
+    return lambda content: shows(content.decode("utf-8", "replace"))
+
+
+def _forget(owner: Any, name: str) -> None:
+    vars(owner).pop(name, None)
 
 
 def _flush() -> None:

@@ -120,7 +120,8 @@ def raw_consoles(directory: Path) -> list[RawConsole]:
             if match := _NAME.fullmatch(name):
                 path = directory / FOLDER / name
                 found.append(RawConsole(path, int(match[1])))
-    return sorted(found, key=lambda raw: (raw.attempt, raw.path.name))
+    # Of one attempt, what went to descriptor 1 first.
+    return sorted(found, key=lambda raw: (raw.attempt, len(raw.path.name)))
 
 
 @contextlib.contextmanager

@@ -152,8 +152,9 @@ class LaunchedSidecar:
                 told_at = self._clock()
                 secs = told_at - self._started
                 tell(
-                    f"{self._orders.url} has not answered yet, after "
-                    f"{secs:.0f} s"
+                    f"still waiting for {self._orders.url}, after {secs:.0f} "
+                    "s: it does not answer, or whoever held the run is watched "
+                    "for a sign of life"
                 )
             if found is None and self._is_late():
                 self._end_earlier()

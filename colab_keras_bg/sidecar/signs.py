@@ -20,7 +20,7 @@ from colab_keras_bg.storage.records import DamagedRecordError
 
 __all__ = ["ShippedSigns"]
 
-_FIRST_SECS, _INTERVAL_SECS = 0.5, 10.0
+_FIRST_SECS, _INTERVAL_SECS = 0.0, 10.0
 
 
 class ShippedSigns:

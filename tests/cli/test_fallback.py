@@ -83,9 +83,11 @@ class Two:
 
     def stop_at(self, step: int | None) -> None:
         file = self.place.path / "stop"
-        file.unlink(missing_ok=True)
-        if step is not None:
-            file.write_text(str(step))
+        if step is None:
+            step = 10**9
+        # As a whole: a training looks at any moment.
+        file.with_suffix(".new").write_text(str(step))
+        file.with_suffix(".new").rename(file)
 
     def kill_sidecars(self) -> None:
         spools = self.place.path / "spools"

@@ -215,14 +215,14 @@ def test_log_without_keras(place: Workplace) -> None:
 
 
 def test_log_of_something_else(place: Workplace) -> None:
-    """Only numbers can be logged; the program sees where it went wrong."""
+    """What cannot be logged raises; the program sees where it went wrong."""
     program = place.program(
         """\
         import colab_keras_bg as bg
-        bg.current_run().log(x="high")
+        bg.current_run().log(x=["high"])
         """
     )
     ended = place.train(program)
     assert ended.status == exit_status.FAILED
-    assert b"UsageError: Only numbers can be logged" in ended.out
+    assert b"UsageError: Only numbers and texts can be logged" in ended.out
     assert b"line 2, in <module>" in ended.out

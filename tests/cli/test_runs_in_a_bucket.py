@@ -109,9 +109,11 @@ class Machines:
     def stop_at(self, step: int | None) -> None:
         """Has the training stop at a step; None: go on."""
         file = self.place.path / "stop"
-        file.unlink(missing_ok=True)
-        if step is not None:
-            file.write_text(str(step))
+        if step is None:
+            step = 10**9
+        # As a whole: a training looks at any moment.
+        file.with_suffix(".new").write_text(str(step))
+        file.with_suffix(".new").rename(file)
 
     def wait_until_durable(self, step: int) -> None:
         """Returns when the bucket has a step."""
@@ -240,7 +242,7 @@ def test_a_live_run_is_not_taken(machines: Machines) -> None:
     machines.wait_until_durable(3)
     refused = machines.train(name="b")
     assert refused.status == exit_status.HELD
-    assert refused.err.count("\n") == 1
+    assert refused.err.splitlines()[-1].startswith("colab-keras-bg: The run in")
     assert "held by another live attempt" in refused.err
     (machines.place.path / "stop").write_text("3")
     second = machines.start("--take_over", name="b")

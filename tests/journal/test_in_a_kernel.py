@@ -18,6 +18,7 @@ pytest.importorskip("ipykernel")
 
 PRINTING = """
 import os, subprocess, sys
+logging.warning("logged")
 for number in range(3):
     print("python", number, flush=True)
     os.write(1, b"library %d\\n" % number)
@@ -25,7 +26,7 @@ for number in range(3):
     print("error", number, file=sys.stderr, flush=True)
 os.write(2, b"\\xff\\xfe not text \\xc3\\n")
 """
-EXPECTED = [
+EXPECTED = ["WARNING:root:logged"] + [
     line
     for number in range(3)
     for line in (
@@ -91,6 +92,7 @@ def test_all_is_kept_and_shown(kernel: Kernel, tmp_path: Path) -> None:
     Python's own streams, descriptors and children: in order in the log, and
     in the cell what was there before; nothing breaks on what is no text.
     """
+    kernel.run("import logging; logging.basicConfig()")
     shown = kernel.run(
         f"import colab_keras_bg as bg\n"
         f"run = bg.Run({str(tmp_path)!r}, resources='off', report='off')\n"

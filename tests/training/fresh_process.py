@@ -315,7 +315,7 @@ def _run(request: dict[str, Any]) -> None:
 def _train(request: dict[str, Any], out: Path) -> None:
     import keras
     from cases import CASES
-    from harness import Settled, Witness, end_of
+    from harness import UNWATCHED, Settled, Witness, end_of
 
     import colab_keras_bg as bg
     from colab_keras_bg.cli.termination import exit_on_sigterm
@@ -352,7 +352,9 @@ def _train(request: dict[str, Any], out: Path) -> None:
     resumed = committed_step(Path(request["run_dir"])) > 0
     if resumed and not case.draws_before:
         _scramble()
-    run = bg.Run(request["run_dir"], save_freq=request["save_freq"])
+    run = bg.Run(
+        request["run_dir"], save_freq=request["save_freq"], **UNWATCHED
+    )
     with run:
         added = [Settled(run)] if request["settled"] else []
         if request["interruption"] is not None:

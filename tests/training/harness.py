@@ -26,6 +26,13 @@ from colab_keras_bg.training_state.variables import training_variables
 
 SEED = 11
 
+# What prints, measures and reports beside a training is tested by itself.
+UNWATCHED: dict[str, Any] = {
+    "console": "off",
+    "resources": "off",
+    "report": "off",
+}
+
 
 class PowerCut(BaseException):
     """Not an Exception: no `except Exception` can survive a power cut."""
@@ -189,7 +196,7 @@ def train(
     np.random.seed(99)  # A new process would be seeded; its state is restored.
     keras.utils.set_random_seed(SEED)
     try:
-        with bg.Run(run_dir, save_freq=save_freq) as run:
+        with bg.Run(run_dir, save_freq=save_freq, **UNWATCHED) as run:
             return fit(
                 [
                     *run.callbacks(tensorboard=tensorboard),

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from harness import (
     SEED,
+    UNWATCHED,
     Case,
     CutAt,
     End,
@@ -87,7 +88,7 @@ def attempt(
     cuts = [cut] if cut else []
     half = len(others) // 2
     try:
-        with bg.Run(run_dir, save_freq=1) as run:
+        with bg.Run(run_dir, save_freq=1, **UNWATCHED) as run:
             ours = [*run.callbacks(), Settled(run)]
             return fit(
                 {

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from harness import CutAt, PowerCut, Settled
+from harness import UNWATCHED, CutAt, PowerCut, Settled
 from keras import layers
 from tensorboard.backend.event_processing.event_file_loader import (
     LegacyEventFileLoader,
@@ -520,7 +520,7 @@ def test_each_fit_of_a_run(tmp_path: Path) -> None:
     for _ in range(2):  # The second time nothing is left to do.
         keras.utils.clear_session()
         keras.utils.set_random_seed(1)
-        with bg.Run(tmp_path / "run") as run:
+        with bg.Run(tmp_path / "run", **UNWATCHED) as run:
             model = small()
             for _ in range(2):
                 fit(model, *run.callbacks(tensorboard=2), **VALIDATED)
@@ -550,7 +550,7 @@ def test_a_second_fit_that_is_interrupted(batches: int, tmp_path: Path) -> None:
         keras.utils.set_random_seed(1)
         with (
             contextlib.suppress(PowerCut),
-            bg.Run(tmp_path / "run", save_freq=2) as run,
+            bg.Run(tmp_path / "run", save_freq=2, **UNWATCHED) as run,
         ):
             model = small()
             fit(model, *run.callbacks(tensorboard=1))
@@ -574,7 +574,7 @@ def test_beside_that_of_keras(tmp_path: Path) -> None:
         theirs = keras.callbacks.TensorBoard(tmp_path / "keras", update_freq=1)
         with (
             contextlib.suppress(PowerCut),
-            bg.Run(tmp_path / "run", save_freq=1) as run,
+            bg.Run(tmp_path / "run", save_freq=1, **UNWATCHED) as run,
         ):
             cuts = [CutAt(cut)] if cut else []
             ours = run.callbacks(tensorboard=given)
@@ -590,7 +590,7 @@ def test_a_folder_elsewhere_beside_a_run(tmp_path: Path) -> None:
     """
     fit(small(), bg.TensorBoard(tmp_path / "logs", update_freq=1))
     before = {p: p.read_bytes() for p in (tmp_path / "logs").rglob("*.v2")}
-    with bg.Run(tmp_path / "run") as run:
+    with bg.Run(tmp_path / "run", **UNWATCHED) as run:
         shown = bg.TensorBoard(tmp_path / "logs", update_freq=1)
         fit(small(), shown, *run.callbacks(tensorboard=False))
     assert all(p.read_bytes() == content for p, content in before.items())

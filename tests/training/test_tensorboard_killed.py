@@ -11,7 +11,7 @@ import keras
 import pytest
 from cases import CASES
 from fresh_process import Interruption, attempt, committed_step, undisturbed
-from harness import CutAt, PowerCut, Settled
+from harness import UNWATCHED, CutAt, PowerCut, Settled
 from tensorboards import SERVERS, Server, Shown, accumulated, serving
 from waiting import until
 
@@ -181,7 +181,7 @@ def test_what_a_user_logs_at_each_batch(tmp_path: Path) -> None:
         args, kwargs = case.data()
         with (
             contextlib.suppress(PowerCut),
-            bg.Run(run_dir, save_freq=3) as run,
+            bg.Run(run_dir, save_freq=3, **UNWATCHED) as run,
         ):
             cut = [CutAt(batches)] if batches else []
             callbacks = [Logs(run), *run.callbacks(), Settled(run), *cut]
