@@ -25,6 +25,7 @@ from typing import Any
 
 from colab_keras_bg.journal.raw_console import RawConsole
 from colab_keras_bg.journal.showing import (
+    Shower,
     Shown,
     Thinned,
     in_notebook,
@@ -33,6 +34,8 @@ from colab_keras_bg.journal.showing import (
 
 __all__ = ["Capture", "unstoppable"]
 
+_MOST_WAITING_BYTES = 1 << 20
+_LOST = b"\n[colab-keras-bg] %d bytes are lost: the disk was full\n"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -76,16 +79,22 @@ class Capture:
             terminals = _terminals()
             is_apart = not kept_by_python and not _same_file(1, 2)
             # Nothing else is opened before: it could get their numbers.
+            free = [number for number in (1, 2) if _is_anothers(number)]
             starts = self._raw.size_bytes(), self._apart.size_bytes()
-            before = self._lead(1, self._raw, undo)
+            before = errors_before = None
+            if 1 not in free:
+                before = self._lead(1, self._raw, undo)
             errors_raw = self._apart if is_apart else self._raw
-            errors_before = self._lead(2, errors_raw, undo)
-            out = self._show(self._raw, starts[0], before, undo)
+            if 2 not in free:
+                errors_before = self._lead(2, errors_raw, undo)
+            shown = [(self._raw, starts[0], before)]
             if is_apart:
-                self._show(self._apart, starts[1], errors_before, undo)
+                shown.append((self._apart, starts[1], errors_before))
             if kept_by_python:
-                self._tee(out, undo)
+                self._tee(self._show(*shown[0], undo), undo)
             else:
+                for one in shown:
+                    self._show_apart(*one, undo)
                 _as_before(terminals, undo)
             undo.callback(_flush)
             self._undo = undo.pop_all()
@@ -101,7 +110,10 @@ class Capture:
         where: int | None,
         undo: contextlib.ExitStack,
     ) -> Shown:
-        """Shows a file where a descriptor led before."""
+        """Shows a file where a descriptor led before, from a thread.
+
+        What is shown by Python's own streams meanwhile is left out.
+        """
         write = _nowhere if where is None else written_to(where)
         if where is not None and self._thin:
             thinned = Thinned(write, advice=self._advice)
@@ -111,6 +123,21 @@ class Capture:
         undo.callback(out.stop)
         out.start()
         return out
+
+    def _show_apart(
+        self,
+        raw: RawConsole,
+        start: int,
+        where: int | None,
+        undo: contextlib.ExitStack,
+    ) -> None:
+        """The same, by a process, which shows our last words, too."""
+        if where is None:
+            return
+        if self._thin:
+            self._show(raw, start, where, undo)
+            return
+        undo.callback(Shower(raw.path, where, start=start).stop)
 
     def _lead(
         self, descriptor: int, raw: RawConsole, undo: contextlib.ExitStack
@@ -183,15 +210,33 @@ class _Terminal(io.TextIOWrapper):
 
 
 class _Unstoppable(io.FileIO):
-    """Loses what the disk has no space for, instead of raising."""
+    """Keeps what the disk has no space for until it has, and never raises.
+
+    Of more than a megabyte, the rest is lost, which is said in its place.
+    """
+
+    _waiting = b""
+    _lost_bytes = 0
 
     def write(self, content: Any) -> int:
+        size_bytes = len(memoryview(content).cast("B"))
         try:
-            return super().write(content)
+            if self._waiting:
+                written = super().write(self._waiting)
+                self._waiting = self._waiting[written:]
+                if not self._waiting and self._lost_bytes:
+                    lost, self._lost_bytes = self._lost_bytes, 0
+                    self._waiting = _LOST % lost
+            if not self._waiting:
+                return super().write(content)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
-            return len(memoryview(content).cast("B"))
+        if len(self._waiting) + size_bytes > _MOST_WAITING_BYTES:
+            self._lost_bytes += size_bytes
+        else:
+            self._waiting += bytes(content)
+        return size_bytes
 
 
 def unstoppable(descriptor: int, *, terminal: bool = False) -> io.TextIOWrapper:
@@ -255,6 +300,21 @@ def _nowhere(content: bytes) -> object:
 def _apart(descriptor: int) -> int:
     """A copy of a descriptor, away from the numbers of the streams."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
+
+
+def _is_anothers(descriptor: int) -> bool:
+    """Whether a file of the program's has got a stream's number.
+
+    It was closed when Python started, and is open by now.
+    """
+    streams = {1: sys.__stdout__, 2: sys.__stderr__}
+    if streams[descriptor] is not None:
+        return False
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _same_file(first: int, second: int) -> bool:

@@ -9,6 +9,7 @@ where in the whole each begins, so that what is missing is known in place.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -155,6 +156,8 @@ class ConsoleLog:
             contextlib.suppress(FileNotFoundError),
             (self._folder / self._file.name).open("r+b") as file,
         ):
+            # It may be shorter than it was noted: after a power cut.
+            self._size_bytes = min(self._size_bytes, file.seek(0, io.SEEK_END))
             file.truncate(self._size_bytes)
 
 

@@ -25,7 +25,7 @@ __all__ = ["ConsolePump", "read_notes"]
 
 _BLOCK_BYTES = 1 << 20
 # How much of one attempt is stored before the others have their turn.
-_TURN_BYTES = 16 << 20
+_TURN_BYTES = 4 << 20
 # A line that is not finished for so long is stored as it stands.
 _OPEN_SECS = 60.0
 

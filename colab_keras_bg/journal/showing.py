@@ -10,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from colab_keras_bg.journal import shower
 from colab_keras_bg.journal.terminal import TerminalLines
 
-__all__ = ["Shown", "Thinned", "in_notebook", "written_to"]
+__all__ = ["Shower", "Shown", "Thinned", "in_notebook", "written_to"]
 
 _BLOCK_BYTES = 1 << 16
 # Shown as it comes, before it is thinned.
@@ -136,6 +139,50 @@ class Thinned:
             self._said = True
             text = f"[colab-keras-bg] {left_out} lines and more are not shown "
             self._write(f"{text}here; all of it: {self._advice}\n".encode())
+
+
+class Shower:
+    """A process that shows a file, and outlives this one until it has."""
+
+    def __init__(self, path: Path, descriptor: int, *, start: int) -> None:
+        """Shows from now on.
+
+        Args:
+            path: The file, which is there.
+            descriptor: Where it is shown.
+            start: From which byte on.
+
+        Raises:
+            OSError: If it cannot be started.
+        """
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-S", "-E", shower.__file__),
+                *(str(path), str(start), str(descriptor), str(os.getpid())),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[descriptor],
+        )
+        self._pid = os.getpid()
+
+    def stop(self, *, patience_secs: float = 5.0) -> None:
+        """Shows the rest, unless nobody takes it.
+
+        Args:
+            patience_secs: How long somebody has who takes his time.
+        """
+        if os.getpid() != self._pid:
+            return  # A fork: it is the other's.
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(OSError), self._process.stdin as told:
+            told.write(b"x")
+        try:
+            self._process.wait(patience_secs)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Shown:

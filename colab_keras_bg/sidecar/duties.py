@@ -121,7 +121,8 @@ class Duties:
     def _try(self, duty: Duty, does: Callable[[], None]) -> None:
         try:
             does()
-        except OSError as error:
-            self._problems[id(duty)] = str(error)
+        except Exception as error:  # noqa: BLE001 - told, and tried again
+            told = str(error) or type(error).__name__
+            self._problems[id(duty)] = told
         else:
             self._problems.pop(id(duty), None)
