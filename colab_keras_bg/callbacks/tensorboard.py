@@ -135,6 +135,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.embeddings_metadata = embeddings_metadata
         self._profiled = profiled_batches(profile_batch)
         self._given = run
+        self.gives_way = False  # To another of its kind: see `unattended`.
         # The run whose steps are counted by another; None if we count.
         self._run: Run | None = None
         self._counted = 0
@@ -147,8 +148,6 @@ class TensorBoard(keras.callbacks.Callback):
         self._profiler = Profiler(0, 0, folder="")
         self._embeddings: Embeddings | None = None
         self._updated = self._epoch_began = (0, 0.0)
-
-    # What a checkpoint keeps of it.
 
     def get_state(self) -> dict[str, Any]:
         """What the next attempt goes on with."""
@@ -377,13 +376,17 @@ class TensorBoard(keras.callbacks.Callback):
     def _attach(self, loop: FitLoop | None) -> None:
         """Finds the run, if there is one, and the journal."""
         known = loop.callback_list.callbacks if loop else ()
+        others = [one for one in known if isinstance(one, TensorBoard)]
+        if self.gives_way and len(others) > 1:
+            self._journal = self._run = None
+            return
         backups = [one for one in known if isinstance(one, BackupAndRestore)]
         self._run = backups[0].open() if backups else None
         run = self._run or self._given or current_run()
+        self._is_own_journal = False
         if run is not None and run.is_open and (self._run or not self.log_dir):
             root = Path(self.log_dir).absolute() if self.log_dir else None
             self._journal = run.logbook.events(root)
-            self._is_own_journal = False
             return
         root = local_directory(self.log_dir or "logs")
         if self._journal is None or self._journal.root != root:

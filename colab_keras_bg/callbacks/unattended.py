@@ -125,4 +125,6 @@ def callbacks_of(
 def _shown(update_freq: bool | int | str) -> list[keras.callbacks.Callback]:
     if update_freq is False:
         return []
-    return [TensorBoard(update_freq=10 if update_freq is True else update_freq)]
+    shown = TensorBoard(update_freq=10 if update_freq is True else update_freq)
+    shown.gives_way = True  # To one that the user gives besides.
+    return [shown]

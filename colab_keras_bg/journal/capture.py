@@ -222,13 +222,13 @@ class _Unstoppable(io.FileIO):
         size_bytes = len(memoryview(content).cast("B"))
         try:
             if self._waiting:
-                written = super().write(self._waiting)
+                written = self._put(self._waiting)
                 self._waiting = self._waiting[written:]
                 if not self._waiting and self._lost_bytes:
                     lost, self._lost_bytes = self._lost_bytes, 0
                     self._waiting = _LOST % lost
             if not self._waiting:
-                return super().write(content)
+                return self._put(content)
         except OSError as error:
             if error.errno not in _NO_SPACE:
                 raise
@@ -237,6 +237,9 @@ class _Unstoppable(io.FileIO):
         else:
             self._waiting += bytes(content)
         return size_bytes
+
+    def _put(self, content: Any) -> int:
+        return super().write(content)
 
 
 def unstoppable(descriptor: int, *, terminal: bool = False) -> io.TextIOWrapper:

@@ -17,10 +17,13 @@ MASK = "[masked]"
 _SECRET = r"(?:secret|passw(?:or)?d|passphrase|pwd|credential)"  # noqa: S105
 _KEYED = (
     r"(?:token(?!i[sz])|api[_-]?key|access[_-]?key|account[_-]?key"
-    r"|private[_-]?key|authorization|(?<![A-Za-z])key(?![A-Za-z]))"
+    r"|private[_-]?key|authorization|(?<![A-Za-z])key(?![A-Za-z])"
+    r"|signature|(?<![A-Za-z])sig(?![A-Za-z])|passcode|cookie|webhook)"
 )
-_VALUE = r"(\"[^\"\n]*\"|'[^'\n]*'|\[masked\]|[^\s,;&\"'<>)}\]]+)"
-_IS = r"[\w.-]{0,40}[\"']?\s{0,4}(?:=|:(?!//))\s{0,4}"
+# In quotes, which a text in JSON escapes; or up to a space or a quote: what
+# follows a comma in it may still belong to it.
+_VALUE = r"(\\?\"[^\"\n]*\"|\\?'[^'\n]*'|\[masked\]|[^\s\"'<>}\]]+)"
+_IS = r"[\w.-]{0,40}\\?[\"']?\s{0,4}(?:=|:(?!//))\s{0,4}"
 _NAME = r"(?<![\w.-])[\w.-]{0,60}?"
 
 _BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----")
@@ -43,10 +46,24 @@ _LOOKS = re.compile(
     r"|sk-[\w-]{16,}"  # OpenAI and its like
     r"|(?:AKIA|ASIA)[A-Z0-9]{12,}"  # Amazon
     r"|xox[abeoprs]-[\w-]{8,}"  # Slack
+    r"|hooks\.slack\.com/services/[\w/]{8,}"
+    r"|[srp]k_(?:live|test)_\w{8,}"  # Stripe
+    r"|npm_\w{16,}"
+    r"|pypi-[\w-]{16,}"
     r"|eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"  # JSON web tokens
     r")"
 )
-_BEARER = re.compile(r"\b(Bearer|Basic)(\s+)(?!\[masked\])[\w+/.~=-]{8,}", re.I)
+_BEARER = re.compile(
+    r"\b(Bearer|Basic|Digest|ApiKey|(?<=Authorization: )token)(\s+)"
+    r"(?!\[masked\])[\w+/.~=-]{8,}",
+    re.I,
+)
+# A value of environment, as it is printed: WANDB_API_KEY 0123abcd.
+_PRINTED = re.compile(
+    r"\b([A-Z][A-Z0-9_]{0,40}(?:TOKEN|KEY|SECRET|PASSWORD)\s+)(\S{8,})"
+)
+# Colours stand between a name and its value.
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _USER = re.compile(r"(?<=://)[^\s/@\"'<>]{1,200}@")
 _ALWAYS = re.compile(f"({_NAME}{_SECRET}{_IS}){_VALUE}", re.I)
 _MOSTLY = re.compile(f"({_NAME}{_KEYED}{_IS}){_VALUE}", re.I)
@@ -73,12 +90,20 @@ def masked(text: str) -> str:
     >>> masked("login --user=me --password=hunter2")
     'login --user=me --password=[masked]'
     """
+    plain = _COLOURS.sub("", text)
+    if plain != text and _masked(plain) != plain:
+        text = plain  # Rather without its colours.
+    return _masked(text)
+
+
+def _masked(text: str) -> str:
     text = _without_keys(text)
     text = _LOOKS.sub(MASK, text)
     text = _BEARER.sub(rf"\1\2{MASK}", text)
     text = _USER.sub(f"{MASK}@", text)
     text = _ALWAYS.sub(rf"\1{MASK}", text)
     text = _MOSTLY.sub(_unless_plain, text)
+    text = _PRINTED.sub(_unless_plain, text)
     return _FLAG.sub(_unless_plain, text)
 
 
@@ -90,7 +115,8 @@ def masked_command(command: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for argument in map(str, command):
-        if found and _IS_FLAG.fullmatch(found[-1]) and argument[:1] != "-":
+        is_flag = argument[:2] == "--"
+        if found and _IS_FLAG.fullmatch(found[-1]) and not is_flag:
             argument = argument if _PLAIN.fullmatch(argument) else MASK
         found.append(masked(argument))
     return found

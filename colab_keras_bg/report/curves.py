@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from colab_keras_bg.report.numbers import moment, number, whole
+from colab_keras_bg.report.numbers import any_number, moment, number, whole
 from colab_keras_bg.report.overview import OWN
 
 __all__ = ["Chart", "Curve", "metric_charts", "resource_charts", "thinned"]
@@ -33,15 +33,19 @@ class Curve:
         name: What it is; any text.
         xs: Where its points are.
         ys: Their values; NaN for a gap.
+        newest: Its newest value, should that not be drawn: NaN, or infinite.
     """
 
     name: str
     xs: Sequence[float]
     ys: Sequence[float]
+    newest: float | None = None
 
     @property
     def last(self) -> float:
-        """Its last value that is one; NaN if there is none."""
+        """Its newest value; the last that is one, if that is not known."""
+        if self.newest is not None:
+            return self.newest
         finite = (y for y in reversed(self.ys) if math.isfinite(y))
         return next(finite, math.nan)
 
@@ -109,6 +113,7 @@ def metric_charts(
         The charts, and how many metrics have none.
     """
     points: dict[str, tuple[list[float], list[float]]] = {}
+    newest: dict[str, float | None] = {}
     for report in reports:
         step = whole(report.get("step"))
         if step is None:
@@ -122,6 +127,7 @@ def metric_charts(
             known = number(value)
             xs.append(float(step))
             ys.append(math.nan if known is None else known)
+            newest[name] = any_number(value)
     grouped: dict[str, list[str]] = {}
     for name in points:
         base = name.removeprefix(_VALIDATION)
@@ -131,7 +137,9 @@ def metric_charts(
         is_pair = len(names) > 1
         curves = [
             Curve(
-                _told(name, base) if is_pair else name, *thinned(*points[name])
+                _told(name, base) if is_pair else name,
+                *thinned(*points[name]),
+                newest[name],
             )
             for name in sorted(names, key=lambda name: name != base)
         ]

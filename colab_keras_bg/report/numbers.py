@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 __all__ = [
+    "any_number",
     "as_bytes",
     "as_count",
     "as_secs",
@@ -41,6 +42,20 @@ def number(value: Any) -> float | None:
     except OverflowError:
         return None
     return found if math.isfinite(found) else None
+
+
+def any_number(value: Any) -> float | None:
+    """A number, NaN and infinity among them, or None.
+
+    Args:
+        value: A field of a record.
+    """
+    if type(value) not in (int, float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def whole(value: Any) -> int | None:

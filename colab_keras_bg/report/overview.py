@@ -6,6 +6,7 @@ does what it costs to look.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colab_keras_bg.journal.metrics import METRICS
-from colab_keras_bg.report.numbers import moment, number, records, whole
+from colab_keras_bg.report.numbers import (
+    any_number,
+    moment,
+    number,
+    records,
+    whole,
+)
 from colab_keras_bg.report.past import Past, looks_of, read_past, resources_name
 from colab_keras_bg.report.status import RunStatus, status_of, wherever
 from colab_keras_bg.report.timeline import Look, Split, Stretch
@@ -91,7 +98,11 @@ class Overview:
             "eta_secs": self.eta_secs,
             "goodput": None if goodput is None else round(goodput, 4),
             "split": self.split.to_json(),
-            "metrics": dict(self.metrics),
+            # JSON knows no NaN: a text says what it is.
+            "metrics": {
+                name: value if math.isfinite(value) else str(value)
+                for name, value in self.metrics.items()
+            },
             "resources": dict(self.resources),
             "last_attempts": [
                 one.to_json() for one in self.stretches[-_TOLD_ATTEMPTS:]
@@ -182,7 +193,7 @@ def eta_secs(
 
 
 def newest_values(reports: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """The newest value of each metric, by name.
+    """The newest value of each metric, by name; it may be NaN or infinite.
 
     Args:
         reports: Lines of `metrics.jsonl`, oldest first.
@@ -192,7 +203,7 @@ def newest_values(reports: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         if whole(report.get("step")) is None:
             continue
         for name, value in report.items():
-            known = number(value)
+            known = any_number(value)
             if name in OWN or known is None:
                 continue
             if name in found or len(found) < _MOST_VALUES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import select
@@ -278,3 +279,91 @@ def test_full_disk_stops_nobody(
     os.close(handle)
     monkeypatch.undo()
     assert capture_module.unstoppable is unstoppable
+
+
+@pytest.mark.parametrize(
+    "dies",
+    [
+        "os._exit(0)",
+        "os.abort()",
+        "os.kill(os.getpid(), 9)",
+        "ctypes.string_at(0)",
+    ],
+)
+def test_last_words_are_seen(dies: str, tmp_path: Path) -> None:
+    """
+    What a program says right before it dies is seen where it led, too.
+    """
+    end = f"\nprint('the last words', flush=True)\n{dies}\n"
+    read, write = os.pipe()
+    run(tmp_path, end=end, stdout=write, stderr=subprocess.STDOUT)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        seen = pipe.read()  # To the end: nobody holds it for long.
+    assert "no endthe last words\n" in seen
+    assert "no endthe last words" in kept(tmp_path)
+
+
+def test_file_with_a_stream_s_number(tmp_path: Path) -> None:
+    """
+    A file of the program's that has got the number of a stream that was
+    closed is the program's.
+    """
+    script = tmp_path / "rows.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "rows = open(sys.argv[1] + '/rows.csv', 'w')\n"
+        "assert rows.fileno() == 1\n"
+        "from colab_keras_bg.journal.capture import Capture\n"
+        "capture = Capture(Path(sys.argv[1]), 1, thin=False)\n"
+        "capture.start()\n"
+        "rows.write('a row\\n')\n"
+        "rows.flush()\n"
+        "print('printed', file=sys.stderr)\n"
+        "capture.stop()\n"
+    )
+    subprocess.run(
+        ["/bin/sh", "-c", f"exec {sys.executable} {script} {tmp_path} >&-"],
+        check=True,
+        timeout=60,
+        stderr=subprocess.DEVNULL,
+    )
+    assert "a row\n" == (tmp_path / "rows.csv").read_text()
+    assert ["printed"] == kept(tmp_path)
+
+
+@pytest.mark.parametrize("much", [False, True])
+def test_full_disk_is_waited_for(
+    much: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What there was no space for is written when there is; of more than can be
+    kept, how much is lost is said in its place.
+    """
+    path = tmp_path / "out"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    stream = unstoppable(handle)
+
+    def full(self: object, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    stream.write("before\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(capture_module._Unstoppable, "_put", full)
+        for number in range(3):
+            stream.write(f"line {number}\n")
+        for _ in range(3 * much):
+            stream.write("x" * 700_000 + "\n")
+    for number in range(3, 5):
+        stream.write(f"line {number}\n")
+    stream.write("after\n")
+    stream.flush()
+    os.close(handle)
+    lines = path.read_text().splitlines()
+    expected = ["before", *(f"line {n}" for n in range(5)), "after"]
+    assert expected == [n for n in lines if n.partition(" ")[0] in WORDS]
+    assert much == any("bytes are lost: the disk was full" in x for x in lines)
+
+
+WORDS = ("before", "line", "after")

@@ -120,3 +120,41 @@ def test_attempt_records_hold_no_secret(tmp_path: Path) -> None:
     assert json.loads(written)["command"] == [
         *("file", "a.py", "--password", MASK, f"--key={MASK}")
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[33mtoken\x1b[0m=\x1b[32m'SECRETVALUE'\x1b[0m",
+        "Authorization: token SECRETVALUE",
+        "curl -H 'Authorization: ApiKey SECRETVALUE'",
+        r"{\"refresh_token\": \"SECRETVALUE\"}",
+        "https://host/o?X-Goog-Signature=SECRETVALUE&X-Goog-Date=1",
+        "https://host/c?sv=1&sig=SECRETVALUE%3D",
+        "password=a,SECRETVALUE;b",
+        "password=p)ss&SECRETVALUE",
+        "sk_live_SECRETVALUE0",
+        "npm_SECRETVALUESECRETVALUE",
+        "pypi-SECRETVALUESECRETVALUE",
+        "https://hooks.slack.com/services/T0/B0/SECRETVALUE",
+        "set-cookie: session=SECRETVALUE",
+        "WANDB_API_KEY SECRETVALUE",
+    ],
+)
+def test_in_other_clothes(text: str) -> None:
+    """
+    A secret that is coloured, escaped, signed or printed by others is masked.
+    """
+    found = masked(text)
+    assert "SECRETVALUE" not in found
+    assert MASK in found
+    assert found == masked(found)
+
+
+def test_flag_before_a_value_with_a_dash() -> None:
+    """
+    What follows a flag is its value, also with a dash in front.
+    """
+    expected = ["--password", MASK, "--epochs", "3"]
+    given = ["--password", "-hunter2", "--epochs", "3"]
+    assert expected == masked_command(given)
