@@ -52,7 +52,7 @@ def test_training_and_validation_share_a_chart() -> None:
     assert [curve.name for curve in loss.curves] == ["training", "validation"]
     assert [curve.name for curve in only.curves] == ["val_only"]
     assert loss.curves[0].xs == [1.0]
-    assert loss.curves[1].last == 2.0
+    assert math.isnan(loss.curves[1].last)
     assert more == 0
 
 
@@ -109,3 +109,18 @@ def test_a_persons_settings_stay() -> None:
     with mpl.rc_context({"text.usetex": True, "font.size": 40}):
         assert charts.svg_of(chart, name="a") == plain
         assert mpl.rcParams["font.size"] == 40
+
+
+def test_newest_value_that_is_none() -> None:
+    """
+    The newest value of a metric is told also where it cannot be drawn.
+    """
+    (chart,), _ = metric_charts(
+        [
+            {"step": 1, "loss": 0.5},
+            {"step": 2, "loss": math.nan},
+            {"step": 3, "loss": math.inf},
+        ],
+        most=5,
+    )
+    assert math.inf == chart.curves[0].last

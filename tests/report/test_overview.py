@@ -234,3 +234,26 @@ def test_time_is_of_now_while_it_runs(tmp_path: Path) -> None:
     assert empty.to_json()["goodput"] is None
     assert "goodput" not in as_text(RUNNING, now=time.time(), overview=empty)
     assert on_a_terminal(empty)
+
+
+def test_what_has_diverged(tmp_path: Path) -> None:
+    """
+    A metric that is no number any more is shown as that, and not by what it
+    was before; JSON stays JSON.
+    """
+    run = a_run_of_an_hour(tmp_path / "run").path
+    with (run / "metrics.jsonl").open("a") as file:
+        line = {"step": 15_001, "time": BEGAN + HOUR, "loss": float("nan")}
+        file.write(json.dumps({**line, "accuracy": float("inf")}) + "\n")
+    found = read_overview(run)
+    text = as_text(found.status, now=time.time(), overview=found)
+    assert "loss nan" in text
+    assert "accuracy inf" in text
+    told = json.loads(
+        json.dumps(found.to_json()),
+        parse_constant=lambda name: pytest.fail(name),
+    )
+    assert ("nan", "inf") == (
+        told["metrics"]["loss"],
+        told["metrics"]["accuracy"],
+    )

@@ -608,3 +608,21 @@ def test_unattended(given: Any, tmp_path: Path) -> None:
     steps = {True: [10], False: [], "epoch": [], 5: [5, 10]}[given]
     assert steps == shown.get(("train", "scalars", "batch_loss"), [])
     assert (("train", "scalars", "epoch_loss") in shown) == (given is not False)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_of_the_user_s_own(first: bool, tmp_path: Path) -> None:
+    """
+    Beside the one that comes with a run, the user's own shows each step once:
+    the other gives way.
+    """
+    with bg.Run(tmp_path, **UNWATCHED) as run:
+        own = bg.TensorBoard(update_freq=1, write_graph=False)
+        ours = run.callbacks(tensorboard=2)
+        fit(small(), *([own, *ours] if first else [*ours, own]))
+    shown = shown_in(tmp_path / "tensorboard")
+    assert [*range(1, 11)] == shown["train", "scalars", "batch_loss"]
+    assert [0, 1] == shown["train", "scalars", "epoch_loss"][:2]
+    epochs = shown["train", "scalars", "epoch_loss"]
+    assert epochs == [*range(len(epochs))]
+    assert 10 % len(epochs) == 0
