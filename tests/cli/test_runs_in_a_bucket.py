@@ -372,6 +372,8 @@ def test_trouble_at_the_start(
 ) -> None:
     """
     What cannot work is said in one sentence, before anything is trained.
+
+    Before it, a slow machine may hear that it is being waited for.
     """
     ended = machines.place.run(
         *("train", f"--run_dir={url}", machines.program, "--", "3"),
@@ -379,9 +381,14 @@ def test_trouble_at_the_start(
     )
     assert ended.status in (exit_status.FAILED, exit_status.USAGE)
     assert ended.out == b""
-    assert ended.err.count("\n") == 1, ended.err
+    said = [
+        line
+        for line in ended.err.splitlines()
+        if "has not answered yet" not in line
+    ]
+    assert 1 == len(said), ended.err
     for word in words:
-        assert word in ended.err
+        assert word in said[0]
 
 
 def test_status_and_verify_from_anywhere(machines: Machines) -> None:

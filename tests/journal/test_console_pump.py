@@ -173,7 +173,7 @@ def test_disk_is_given_back(tmp_path: Path) -> None:
     for _ in range(100):
         write(tmp_path, (b"x" * 79 + b"\n") * 1000)
     size_bytes = raw.size_bytes()
-    ConsolePump(tmp_path, limit_bytes=200_000).pump()
+    ConsolePump(tmp_path, limit_bytes=200_000).drain()
     os.close(probe)
     assert size_bytes == raw.size_bytes()
     if _can_punch(tmp_path):

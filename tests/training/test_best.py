@@ -18,7 +18,8 @@ from waiting import until
 import colab_keras_bg as bg
 from colab_keras_bg.callbacks import training
 from colab_keras_bg.checkpoint.store import CheckpointStore
-from colab_keras_bg.report.status import as_text, read_status
+from colab_keras_bg.report.status import read_status
+from colab_keras_bg.report.text import as_text
 from colab_keras_bg.run_directory import RunDirectory
 from colab_keras_bg.tensor import LazyTensor
 
