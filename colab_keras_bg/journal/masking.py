@@ -62,6 +62,12 @@ _BEARER = re.compile(
 _PRINTED = re.compile(
     r"\b([A-Z][A-Z0-9_]{0,40}(?:TOKEN|KEY|SECRET|PASSWORD)\s+)(\S{8,})"
 )
+# As people are told it: your password is hunter2, wandb login 0123abcd.
+_TOLD = re.compile(
+    rf"(\b(?:(?:{_SECRET}|token|key)\s+is:?|wandb:?\s+login)\s+)"
+    r"(?=[^\s]*\d)([^\s\"'<>,;]{6,})",
+    re.I,
+)
 # Colours stand between a name and its value.
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 _USER = re.compile(r"(?<=://)[^\s/@\"'<>]{1,200}@")
@@ -104,6 +110,7 @@ def _masked(text: str) -> str:
     text = _ALWAYS.sub(rf"\1{MASK}", text)
     text = _MOSTLY.sub(_unless_plain, text)
     text = _PRINTED.sub(_unless_plain, text)
+    text = _TOLD.sub(_unless_plain, text)
     return _FLAG.sub(_unless_plain, text)
 
 

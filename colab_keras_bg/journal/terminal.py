@@ -24,6 +24,7 @@ _BACK = re.compile(rb"\x08+\r")
 _TOKEN = re.compile(
     "\x1b\\[([0-9;?]*)([@-~])"  # 1, 2: a control sequence
     "|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)"  # a window's title, a link
+    "|\x1b[PX^_][^\x1b\n]*\x1b\\\\"  # device control, such as pictures
     "|\x1b[ -/]{0,4}[0-Z\\\\^-~]"  # other escapes
     "|([\r\n\b])"  # 3
     "|[^\r\n\b\x1b]+"
@@ -31,8 +32,10 @@ _TOKEN = re.compile(
 )
 # An escape sequence that may go on in the next block.
 _OPEN_ESCAPE = re.compile(
-    rb"\x1b(?:[ -/]{1,4}|\[[0-9;?]{0,30}|\][^\x07\x1b]{0,200})?\Z"
+    rb"\x1b(?:[ -/]{1,4}|\[[0-9;?]{0,30}|\][^\x07\x1b\n]{0,200}"
+    rb"|[PX^_][^\x1b\n]{0,4000}\x1b?)?\Z"
 )
+_ESCAPE_BYTES = 4096  # The longest that is waited for.
 _MOST_CELLS = 1 << 16  # What stands longer on a line is cut there.
 _MOST_ROWS = 64  # A program that draws higher than that is not followed.
 _QUIET_LINES = 200  # Without going up: it is done with that.
@@ -300,7 +303,7 @@ def _encoded(row: Iterable[str]) -> bytes:
 
 def _open_end(text: bytes) -> bytes:
     """What may be the beginning of a character, or of a sequence."""
-    escape = _OPEN_ESCAPE.search(text[-256:])
+    escape = _OPEN_ESCAPE.search(text[-_ESCAPE_BYTES:])
     if escape:
         return escape[0]
     for size in range(1, min(4, len(text) + 1)):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colab_keras_bg.journal.metrics import METRICS
+from colab_keras_bg.report.divergence import Divergence, diverged
 from colab_keras_bg.report.numbers import (
     any_number,
     moment,
@@ -76,6 +77,7 @@ class Overview:
         split: What the time since the first start went into.
         stretches: The newest attempts, oldest first.
         metrics: The newest value of each metric, by name.
+        diverged: Those that are no numbers any more, by name.
         resources: What it used when that was last looked at.
         left_out: How many older attempts `split` knows nothing of.
     """
@@ -85,6 +87,7 @@ class Overview:
     split: Split = Split()  # noqa: RUF009 - frozen
     stretches: Sequence[Stretch] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    diverged: Mapping[str, Divergence] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     left_out: int = 0
 
@@ -103,6 +106,7 @@ class Overview:
                 name: value if math.isfinite(value) else str(value)
                 for name, value in self.metrics.items()
             },
+            "diverged": {name: one.step for name, one in self.diverged.items()},
             "resources": dict(self.resources),
             "last_attempts": [
                 one.to_json() for one in self.stretches[-_TOLD_ATTEMPTS:]
@@ -145,8 +149,8 @@ def overview_of(stored: StoredRun) -> Overview:
         ),
         most_bytes=_MOST_BYTES,
     )
-    reports = records(
-        tail_lines(stored.storage, METRICS, most_bytes=_TAIL_BYTES)
+    reports = list(
+        records(tail_lines(stored.storage, METRICS, most_bytes=_TAIL_BYTES))
     )
     used = _newest_resources(stored, past)
     return Overview(
@@ -155,6 +159,7 @@ def overview_of(stored: StoredRun) -> Overview:
         split=past.split,
         stretches=past.stretches,
         metrics=newest_values(reports),
+        diverged=diverged(reports, own=OWN),
         resources=resources_of(used[-1]) if used else {},
         left_out=past.left_out,
     )

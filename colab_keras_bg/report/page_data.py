@@ -18,8 +18,10 @@ from colab_keras_bg.journal.console_reading import ConsoleLine
 from colab_keras_bg.journal.metrics import METRICS
 from colab_keras_bg.report.console_tail import console_tail
 from colab_keras_bg.report.curves import Chart, metric_charts, resource_charts
+from colab_keras_bg.report.divergence import Divergence, Divergences
 from colab_keras_bg.report.numbers import records
 from colab_keras_bg.report.overview import (
+    OWN,
     eta_secs,
     newest_values,
     resources_of,
@@ -57,6 +59,7 @@ class PageData:
         past: What it has been through.
         eta_secs: For how long it will still train.
         metrics: The newest value of each metric.
+        diverged: Those that are no numbers any more, by name.
         used: What was used when that was last looked at.
         charts: Of metrics.
         more_metrics: How many metrics have no chart.
@@ -72,6 +75,7 @@ class PageData:
     past: Past
     eta_secs: float | None
     metrics: Mapping[str, float]
+    diverged: Mapping[str, Divergence]
     used: Mapping[str, Any]
     charts: Sequence[Chart]
     more_metrics: int
@@ -106,6 +110,7 @@ def read_page_data(stored: StoredRun, *, now: float) -> PageData:
     )
     looks = _looks(stored, past)
     storage, hparams = stored.storage, dict[str, Any]()
+    divergences = Divergences(own=OWN)
 
     def reports() -> Any:
         lines = sampled_lines(
@@ -114,6 +119,7 @@ def read_page_data(stored: StoredRun, *, now: float) -> PageData:
         for report in records(lines):
             if isinstance(told := report.get("hparams"), dict):
                 hparams.update(itertools.islice(told.items(), 50))
+            divergences.see(report)
             yield report
 
     charts, more = metric_charts(reports(), most=_CHARTS)
@@ -125,6 +131,7 @@ def read_page_data(stored: StoredRun, *, now: float) -> PageData:
         past=past,
         eta_secs=eta_secs(status, looks_of(looks[-200:]), now=now),
         metrics=newest_values(records(tail)),
+        diverged=divergences.found,
         used=resources_of(looks[-1]) if looks else {},
         charts=charts,
         more_metrics=more,

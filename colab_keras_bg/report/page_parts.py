@@ -10,6 +10,7 @@ import math
 import shlex
 
 from colab_keras_bg.durability import ago
+from colab_keras_bg.report.divergence import divergence_text
 from colab_keras_bg.report.markup import shown, table
 from colab_keras_bg.report.numbers import (
     as_bytes,
@@ -64,6 +65,9 @@ def head_part(data: PageData, *, trouble: str | None) -> str:
     ]
     for text in filter(None, (status.problem, trouble)):
         found.append(_alarm(text, is_bad=True))
+    if data.diverged:
+        told = divergence_text(data.diverged)
+        found.append(_alarm(f"diverged: {told}", is_bad=True))
     found += [_alarm(f"damaged: {text}") for text in status.damaged[:10]]
     return "\n".join([*found, _tiles(data)])
 

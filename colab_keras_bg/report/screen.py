@@ -16,6 +16,7 @@ from rich.text import Text
 
 from colab_keras_bg.durability import ago
 from colab_keras_bg.journal.announce import printable
+from colab_keras_bg.report.divergence import divergence_text
 from colab_keras_bg.report.numbers import (
     as_bytes,
     as_count,
@@ -60,6 +61,9 @@ def screen(overview: Overview, *, now: float) -> RenderableType:
     parts: list[RenderableType] = [_head(overview)]
     if status.problem:
         parts.append(_alarm("problem", [status.problem], "red"))
+    if overview.diverged:
+        told = divergence_text(overview.diverged)
+        parts.append(_alarm("diverged", [told], "red"))
     if status.damaged:
         shown = status.damaged[:_SHOWN_DAMAGED]
         if more := len(status.damaged) - len(shown):

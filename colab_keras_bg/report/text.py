@@ -11,6 +11,7 @@ from typing import Any
 
 from colab_keras_bg.durability import ago
 from colab_keras_bg.journal.announce import printable
+from colab_keras_bg.report.divergence import divergence_text
 from colab_keras_bg.report.numbers import as_bytes, as_secs, as_value
 from colab_keras_bg.report.overview import Overview
 from colab_keras_bg.report.status import RunStatus
@@ -83,6 +84,8 @@ def _how_it_goes(overview: Overview) -> list[tuple[str, str]]:
         rows.append(("eta", f"{as_secs(overview.eta_secs)} left"))
     if overview.metrics:
         rows.append(("metrics", metrics_text(overview.metrics)))
+    if overview.diverged:
+        rows.append(("diverged", divergence_text(overview.diverged)))
     if used := resources_text(overview.resources):
         rows.append(("resources", "; ".join(used.values())))
     return rows

@@ -35,6 +35,8 @@ HELD = [
     f"AKIA{SECRET.upper()}",
     f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----",
     f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}",
+    f"your password is {SECRET}",
+    f"wandb: login {SECRET}",
     f"{SECRET}\n-----END OPENSSH PRIVATE KEY-----",
 ]
 
@@ -58,6 +60,9 @@ def test_a_secret_is_masked(text: str) -> None:
         "tokens/s: 1200, loss: 0.3",
         "tokenizer=bert-base",
         "KeyError: 'loss'",
+        "the password is wrong",
+        "token 123456 of 500000",
+        "key step_000123 saved",
         "monkey=banana keyboard=us",
         "gs://bucket/runs/a",
         "epoch 3/20  loss 0.0251  val_accuracy 99.44%",

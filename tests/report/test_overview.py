@@ -18,6 +18,7 @@ from colab_keras_bg.report.overview import (
     overview_of,
     read_overview,
 )
+from colab_keras_bg.report.page import report_page
 from colab_keras_bg.report.screen import screen
 from colab_keras_bg.report.status import RunStatus
 from colab_keras_bg.report.text import as_text
@@ -249,6 +250,10 @@ def test_what_has_diverged(tmp_path: Path) -> None:
     text = as_text(found.status, now=time.time(), overview=found)
     assert "loss nan" in text
     assert "accuracy inf" in text
+    since = "loss is nan since step 15,001"
+    assert since in text
+    assert since in on_a_terminal(found)
+    assert since in report_page(run)
     told = json.loads(
         json.dumps(found.to_json()),
         parse_constant=lambda name: pytest.fail(name),
@@ -257,3 +262,4 @@ def test_what_has_diverged(tmp_path: Path) -> None:
         told["metrics"]["loss"],
         told["metrics"]["accuracy"],
     )
+    assert {"loss": 15_001, "accuracy": 15_001} == told["diverged"]
