@@ -21,7 +21,7 @@ from colab_keras_bg.journal.console_log import LIMIT_BYTES, ConsoleLog
 from colab_keras_bg.journal.raw_console import RawConsole, raw_consoles
 from colab_keras_bg.journal.terminal import TerminalLines
 
-__all__ = ["ConsolePump", "read_notes"]
+__all__ = ["ConsolePump", "end_of", "read_notes"]
 
 _BLOCK_BYTES = 1 << 20
 # How much of one attempt is stored before the others have their turn.
@@ -134,7 +134,7 @@ class ConsolePump:
             for raw in raw_consoles(self._directory)
             if raw.attempt == attempt
         ]
-        return max(states, key=_end_of, default={})
+        return max(states, key=end_of, default={})
 
 
 class _Stream:
@@ -222,5 +222,10 @@ def read_notes(raw: RawConsole) -> Mapping[str, Any]:
     return notes if isinstance(notes, dict) else {}
 
 
-def _end_of(state: Mapping[str, Any]) -> int:
+def end_of(state: Mapping[str, Any]) -> int:
+    """Where in the whole what is stored ends, in bytes.
+
+    Args:
+        state: A `ConsoleLog.state`.
+    """
     return int(state.get("offset", 0)) + int(state.get("size_bytes", 0))

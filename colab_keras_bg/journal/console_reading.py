@@ -11,15 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from colab_keras_bg.errors import ObjectNotFoundError
 from colab_keras_bg.journal.attempts import attempt_directory
 from colab_keras_bg.journal.console_log import LogFile, log_files, parsed
-from colab_keras_bg.journal.console_pump import read_notes
-from colab_keras_bg.journal.raw_console import raw_consoles
+from colab_keras_bg.journal.console_pump import end_of, read_notes
+from colab_keras_bg.journal.raw_console import RawConsole, raw_consoles
 from colab_keras_bg.journal.terminal import TerminalLines
 from colab_keras_bg.storage.interface import Storage
 
@@ -79,19 +79,20 @@ class ConsoleReader:
         Raises:
             StorageUnavailableError: If it cannot be read.
         """
-        while True:
-            before = self._notes(directory)
-            unfinished = list(self.unfinished(directory))
-            stored = list(self.lines())
-            if before == self._notes(directory):
-                break
-            self._at.clear()  # It was stored meanwhile: once more.
-        for attempt in sorted({line.attempt for line in stored + unfinished}):
-            for lines in (stored, unfinished):
-                yield from (one for one in lines if one.attempt == attempt)
-
-    def _notes(self, directory: Path) -> list[object]:
-        return [read_notes(raw) for raw in raw_consoles(directory)]
+        raws: dict[int, list[RawConsole]] = defaultdict(list)
+        for raw in raw_consoles(directory):
+            if self._wanted(raw.attempt):
+                raws[raw.attempt].append(raw)
+        found = self._found()
+        for attempt in sorted({*raws, *found}):
+            if attempt not in raws:
+                yield from self._new(attempt, found[attempt])
+                continue
+            end, unfinished = _not_stored(raws[attempt])
+            files = self._found().get(attempt, [])  # No less than that.
+            if files:
+                yield from self._new(attempt, _up_to(end, files))
+            yield from unfinished
 
     def unfinished(self, directory: Path) -> Iterator[ConsoleLine]:
         """What was written on this machine and is not stored yet.
@@ -102,17 +103,7 @@ class ConsoleReader:
         for raw in raw_consoles(directory):
             if not self._wanted(raw.attempt):
                 continue
-            notes = read_notes(raw)
-            screen = TerminalLines(notes.get("lines"))
-            when: float | None = None
-            with contextlib.suppress(OSError), raw.path.open("rb") as file:
-                when = os.fstat(file.fileno()).st_mtime
-                file.seek(int(notes.get("at", 0)))
-                while block := file.read(_BLOCK_BYTES):
-                    for text in screen.feed(block).split(b"\n")[:-1]:
-                        yield ConsoleLine(raw.attempt, when, text)
-            for text in screen.finish().split(b"\n")[:-1]:
-                yield ConsoleLine(raw.attempt, when, text)
+            yield from _not_stored_of(raw, read_notes(raw))
 
     def _found(self) -> dict[int, list[tuple[LogFile, int]]]:
         """The files of each attempt, in order, and how large they are."""
@@ -142,7 +133,9 @@ class ConsoleReader:
                 yield from self._missing(attempt, one, file.offset + read)
                 file, read, cut = one, 0, b""
             name = f"{attempt_directory(attempt)}/{one.name}"
-            while read < size_bytes and (block := self._block(name, read)):
+            while read < size_bytes and (
+                block := self._block(name, read, size_bytes - read)
+            ):
                 read += len(block)
                 *lines, cut = (cut + block).split(b"\n")
                 self._at[attempt] = file, read, cut
@@ -150,9 +143,11 @@ class ConsoleReader:
                     yield ConsoleLine(attempt, *parsed(line))
             self._at[attempt] = file, read, cut
 
-    def _block(self, name: str, start: int) -> bytes:
+    def _block(self, name: str, start: int, most_bytes: int) -> bytes:
         with contextlib.suppress(ObjectNotFoundError):
-            return self._storage.read_range(name, start, _BLOCK_BYTES)
+            return self._storage.read_range(
+                name, start, min(most_bytes, _BLOCK_BYTES)
+            )
         return b""  # Dropped meanwhile.
 
     def _missing(
@@ -161,3 +156,53 @@ class ConsoleReader:
         if (lost := file.offset - expected) > 0:
             text = f"[colab-keras-bg] {lost / 1e6:,.1f} MB were dropped here"
             yield ConsoleLine(attempt, None, text.encode())
+
+
+def _not_stored(
+    raws: Sequence[RawConsole],
+) -> tuple[int | None, list[ConsoleLine]]:
+    """Up to where an attempt is stored, and what it has written beyond that.
+
+    Returns:
+        The first in bytes of the whole, or None if nobody has begun to store
+        it.
+    """
+    while True:
+        notes = [read_notes(raw) for raw in raws]
+        lines = [
+            line
+            for raw, noted in zip(raws, notes, strict=True)
+            for line in _not_stored_of(raw, noted)
+        ]
+        if notes == [read_notes(raw) for raw in raws]:
+            ends = [end_of(noted["log"]) for noted in notes if "log" in noted]
+            return max(ends, default=None), lines
+        # It was stored meanwhile: once more.
+
+
+def _not_stored_of(
+    raw: RawConsole, notes: Mapping[str, Any]
+) -> Iterator[ConsoleLine]:
+    screen = TerminalLines(notes.get("lines"))
+    when: float | None = None
+    with contextlib.suppress(OSError), raw.path.open("rb") as file:
+        when = os.fstat(file.fileno()).st_mtime
+        file.seek(int(notes.get("at", 0)))
+        while block := file.read(_BLOCK_BYTES):
+            for text in screen.feed(block).split(b"\n")[:-1]:
+                yield ConsoleLine(raw.attempt, when, text)
+    for text in screen.finish().split(b"\n")[:-1]:
+        yield ConsoleLine(raw.attempt, when, text)
+
+
+def _up_to(
+    end: int | None, files: list[tuple[LogFile, int]]
+) -> list[tuple[LogFile, int]]:
+    """The files without what was stored after something was looked at."""
+    if end is None:
+        return files
+    return [
+        (file, min(size_bytes, end - file.offset))
+        for file, size_bytes in files
+        if file.offset < end
+    ]
