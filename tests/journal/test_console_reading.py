@@ -57,16 +57,21 @@ def test_stored_while_it_is_read(
     """
     pump = ConsolePump(tmp_path)
     written, turns = 0, 0
+    # What is stored is given back to the disk, but for a megabyte.
+    count = 100_000 if moment == "noted" else 1000
 
     def goes_on() -> None:
         nonlocal written, turns
         if turns == 6:
             return
         turns += 1
-        prints(tmp_path, numbers(written, written + 1000) + b"open")
+        prints(tmp_path, numbers(written, written + count) + b"open")
         pump.pump()
-        prints(tmp_path, b"\r\x1b[K" + numbers(written + 1000, written + 2000))
-        written += 2000
+        prints(
+            tmp_path,
+            b"\r\x1b[K" + numbers(written + count, written + 2 * count),
+        )
+        written += 2 * count
 
     def noted(raw: RawConsole) -> Mapping[str, Any]:
         found = read_notes(raw)
