@@ -55,7 +55,7 @@ def test_stored_while_it_is_read(
     However the pump comes in between, each line comes once, in order, and all
     that was there at the beginning comes.
     """
-    pump = ConsolePump(tmp_path)
+    pump = ConsolePump(tmp_path, limit_bytes=1 << 30)
     written, turns = 0, 0
     # What is stored is given back to the disk, but for a megabyte.
     count = 100_000 if moment == "noted" else 1000
