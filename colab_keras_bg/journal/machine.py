@@ -16,11 +16,9 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Gpu", "Machine", "Memory"]
+from colab_keras_bg.journal.cgroups import Cgroups
 
-_CGROUP = Path("/sys/fs/cgroup")
-_UNLIMITED_BYTES = 1 << 60
-_MICROSECS = 1e6
+__all__ = ["Gpu", "Machine", "Memory"]
 
 
 @dataclass(frozen=True)
@@ -65,38 +63,30 @@ class Gpu:
 class Machine:
     """Looks at the machine, or the container, that this process is in."""
 
-    def __init__(self, *, cgroup: Path = _CGROUP) -> None:
+    def __init__(self, *, cgroups: Cgroups | None = None) -> None:
         """Looks for nothing yet.
 
         Args:
-            cgroup: Where the kernel shows the container's limits.
+            cgroups: The container's limits.
         """
-        self._cgroup = cgroup
+        self._cgroups = cgroups or Cgroups()
         self._nvml: Any = None
 
     def cores(self) -> float:
         """How many processor cores may be used."""
         cores = float(len(os.sched_getaffinity(0)))
-        words = _words(self._cgroup / "cpu.max")
-        if len(words) == 2 and words[0].isdecimal():
-            return min(cores, int(words[0]) / int(words[1]))
-        quota = _number(self._cgroup / "cpu/cpu.cfs_quota_us")
-        period = _number(self._cgroup / "cpu/cpu.cfs_period_us")
-        if quota and period and quota > 0:
-            return min(cores, quota / period)
-        return cores
+        limit = self._cgroups.cores()
+        return cores if limit is None else min(cores, limit)
 
     def busy_secs(self) -> float:
         """Seconds of all cores that were used so far.
 
         Of the container, if it is one; only differences mean something.
         """
-        fields = _fields(self._cgroup / "cpu.stat")
-        if "usage_usec" in fields and self._is_container:
-            return fields["usage_usec"] / _MICROSECS
-        nanoseconds = _number(self._cgroup / "cpuacct/cpuacct.usage")
-        if nanoseconds is not None and self._is_container:
-            return nanoseconds / 1e9
+        if self._is_container:
+            busy_secs = self._cgroups.busy_secs()
+            if busy_secs is not None:
+                return busy_secs
         times = psutil.cpu_times()
         return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
 
@@ -104,7 +94,7 @@ class Machine:
         """The memory that we may use."""
         found = psutil.virtual_memory()
         machine = Memory(found.total - found.available, found.total)
-        limit = self._memory_limit()
+        limit = self._cgroups.memory()
         if limit is None or limit[1] >= found.total:
             return machine
         container = Memory(*limit)
@@ -170,31 +160,9 @@ class Machine:
     @property
     def _is_container(self) -> bool:
         """Whether it is limited: else its figures are the whole machine's."""
-        return self._memory_limit() is not None or self.cores() < float(
+        return self._cgroups.memory() is not None or self.cores() < float(
             os.cpu_count() or 1
         )
-
-    def _memory_limit(self) -> tuple[int, int] | None:
-        """What the container uses, and may use."""
-        for limit, used, stat in (
-            ("memory.max", "memory.current", "memory.stat"),
-            (
-                "memory/memory.limit_in_bytes",
-                "memory/memory.usage_in_bytes",
-                "memory/memory.stat",
-            ),
-        ):
-            most = _number(self._cgroup / limit)
-            now = _number(self._cgroup / used)
-            if most is None or now is None or most > _UNLIMITED_BYTES:
-                continue
-            fields = _fields(self._cgroup / stat)
-            # The cache of files is given back when it is needed.
-            cache = fields.get("total_inactive_file", 0) or fields.get(
-                "inactive_file", 0
-            )
-            return max(0, int(now) - int(cache)), int(most)
-        return None
 
 
 def _nvml() -> Any:
@@ -225,26 +193,3 @@ def _gpu(nvml: Any, handle: Any) -> Gpu:
         power_watts=None if milliwatts is None else milliwatts / 1000,
         celsius=tried("nvmlDeviceGetTemperature", 0),
     )
-
-
-def _words(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return []
-
-
-def _number(path: Path) -> float | None:
-    words = _words(path)
-    with contextlib.suppress(ValueError, IndexError):
-        return float(words[0])
-    return None  # Not there, or `max`.
-
-
-def _fields(path: Path) -> dict[str, float]:
-    words = _words(path)
-    found: dict[str, float] = {}
-    for name, value in zip(words[::2], words[1::2], strict=False):
-        with contextlib.suppress(ValueError):
-            found[name] = float(value)
-    return found

@@ -58,7 +58,7 @@ def test_stored_while_it_is_read(
     pump = ConsolePump(tmp_path, limit_bytes=1 << 30)
     written, turns = 0, 0
     # What is stored is given back to the disk, but for a megabyte.
-    count = 100_000 if moment == "noted" else 1000
+    count = 60_000 if moment == "noted" else 1000
 
     def goes_on() -> None:
         nonlocal written, turns

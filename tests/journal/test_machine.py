@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from colab_keras_bg.journal import machine as machine_module
+from colab_keras_bg.journal.cgroups import Cgroups
 from colab_keras_bg.journal.machine import Gpu, Machine
 
 GB = 10**9
@@ -25,7 +26,7 @@ def cgroup(root: Path, **files: str) -> Machine:
         path = root / name.replace("__", "/").replace("_dot_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content + "\n")
-    return Machine(cgroup=root)
+    return Machine(cgroups=Cgroups(root=root, own=root / "own"))
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_no_container(host: None, tmp_path: Path) -> None:
     """
     Without limits, the figures are those of the machine.
     """
-    found = Machine(cgroup=tmp_path)
+    found = cgroup(tmp_path)
     memory = found.memory()
     assert (4 * GB, 64 * GB) == (memory.used_bytes, memory.total_bytes)
     assert 8.0 == found.cores()
@@ -79,6 +80,68 @@ def test_container(files: dict[str, str], host: None, tmp_path: Path) -> None:
     memory = found.memory()
     assert (7 * GB, 12 * GB) == (memory.used_bytes, memory.total_bytes)
     assert 5 * GB == memory.available_bytes
+    assert 1.5 == found.cores()
+    assert 5.5 == found.busy_secs()
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "own": "0::/system/job_7/step_0",
+            "memory_dot_stat": "anon 1",
+            "cpu_dot_stat": "usage_usec 99000000",
+            "system__job_7__memory_dot_max": str(12 * GB),
+            "system__job_7__memory_dot_current": str(9 * GB),
+            "system__job_7__memory_dot_stat": f"inactive_file {2 * GB}",
+            "system__job_7__cpu_dot_max": "150000 100000",
+            "system__job_7__cpu_dot_stat": "usage_usec 5500000",
+            "system__job_7__step_0__memory_dot_max": "max",
+            "system__job_7__step_0__memory_dot_current": str(GB),
+            "system__job_7__step_0__cpu_dot_max": "max 100000",
+            "system__job_7__step_0__cpu_dot_stat": "usage_usec 1",
+        },
+        {
+            "own": "7:memory:/job_7/step_0\n3:cpuacct,cpu:/job_7\n0::/",
+            "memory__memory_dot_limit_in_bytes": str(1 << 63),
+            "memory__memory_dot_usage_in_bytes": str(9 * GB),
+            "memory__job_7__memory_dot_limit_in_bytes": str(12 * GB),
+            "memory__job_7__memory_dot_usage_in_bytes": str(9 * GB),
+            "memory__job_7__memory_dot_stat": f"total_inactive_file {2 * GB}",
+            "memory__job_7__step_0__memory_dot_limit_in_bytes": str(11 * GB),
+            "memory__job_7__step_0__memory_dot_usage_in_bytes": str(GB),
+            "cpu__job_7__cpu_dot_cfs_quota_us": "150000",
+            "cpu__job_7__cpu_dot_cfs_period_us": "100000",
+            "cpuacct__job_7__cpuacct_dot_usage": "5500000000",
+            "cpuacct__cpuacct_dot_usage": "99000000000",
+        },
+        {
+            "own": "0::/../../elsewhere",
+            "memory_dot_max": str(12 * GB),
+            "memory_dot_current": str(7 * GB),
+            "cpu_dot_max": "150000 100000",
+            "cpu_dot_stat": "usage_usec 5500000",
+        },
+        {
+            "own": "4:memory:/docker/12ab\n3:cpuacct,cpu:/docker/12ab",
+            "memory__memory_dot_limit_in_bytes": str(12 * GB),
+            "memory__memory_dot_usage_in_bytes": str(7 * GB),
+            "cpu__cpu_dot_cfs_quota_us": "150000",
+            "cpu__cpu_dot_cfs_period_us": "100000",
+            "cpuacct__cpuacct_dot_usage": "5500000000",
+        },
+    ],
+    ids=["v2 job", "v1 job", "outside", "v1 namespace"],
+)
+def test_groups_above_our_own(
+    files: dict[str, str], host: None, tmp_path: Path
+) -> None:
+    """
+    The limit that is nearest counts, of whichever group above us it is.
+    """
+    found = cgroup(tmp_path, **files)
+    memory = found.memory()
+    assert (7 * GB, 12 * GB) == (memory.used_bytes, memory.total_bytes)
     assert 1.5 == found.cores()
     assert 5.5 == found.busy_secs()
 
