@@ -114,9 +114,8 @@ class ConsoleLog:
 
     def _write(self, text: bytes) -> None:
         with (self._folder / self._file.name).open("ab", buffering=0) as file:
-            # What could not be written as a whole is written again.
-            file.truncate(self._size_bytes)
             if file.write(text) != len(text):
+                # It is written again, as a whole.
                 file.truncate(self._size_bytes)
                 raise OSError("only a part of the console could be written")
         self._size_bytes += len(text)

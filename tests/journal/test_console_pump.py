@@ -14,6 +14,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import pytest
 from waiting import until
@@ -178,6 +179,9 @@ def test_disk_is_given_back(tmp_path: Path) -> None:
     assert size_bytes == raw.size_bytes()
     if _can_punch(tmp_path):
         assert os.stat(raw.path).st_blocks * 512 < size_bytes // 2
+    # Whoever shows it may be a little behind.
+    last = raw.path.read_bytes()[-900_000:]
+    assert b"\0" not in last
 
 
 def _can_punch(directory: Path) -> bool:
@@ -211,6 +215,128 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     pump.pump()
     assert [(1, b"one"), (1, b"two"), (1, b"TWO")] == stored(tmp_path)
+
+
+def test_line_that_another_process_began(tmp_path: Path) -> None:
+    """
+    The next process knows what stands on the line, and in which colour.
+    """
+    write(tmp_path, b"a\nhal")
+    ConsolePump(tmp_path).pump()
+    write(tmp_path, b"f of it\n")
+    ConsolePump(tmp_path).pump()
+    assert [(1, b"a"), (1, b"half of it")] == stored(tmp_path)
+
+
+def test_line_across_turns(tmp_path: Path) -> None:
+    """
+    An earlier attempt that has more to store than a turn takes is stored as
+    a whole before its raw output goes, and no line of it is cut.
+    """
+    first = write(tmp_path, (b"x" * 59_999 + b"\n") * 80)
+    write(tmp_path, b"second\n", attempt=2)
+    pump = ConsolePump(tmp_path)
+    while pump.pump():
+        pass
+    pump.pump()
+    assert not first.path.exists()
+    texts = [text for attempt, text in stored(tmp_path) if attempt == 1]
+    assert [b"x" * 59_999] * 80 == texts
+
+
+def test_child_that_still_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The output of an earlier attempt is not removed while it grows.
+    """
+    first = write(tmp_path, b"one\n")
+    write(tmp_path, b"second\n", attempt=2)
+    size_bytes = RawConsole.size_bytes
+    more = iter([b"two\n"])
+
+    def grows(raw: RawConsole) -> int:
+        if raw.path == first.path and (text := next(more, None)):
+            write(tmp_path, text)
+        return size_bytes(raw)
+
+    monkeypatch.setattr(RawConsole, "size_bytes", grows)
+    pump = ConsolePump(tmp_path)
+    pump.pump()
+    pump.pump()
+    assert not first.path.exists()
+    assert [(1, b"one"), (1, b"two"), (2, b"second")] == stored(tmp_path)
+
+
+def test_space_for_what_comes_next(tmp_path: Path) -> None:
+    """
+    There is some disk for what is printed once the disk is full.
+    """
+    raw = write(tmp_path, b"one\n")
+    ConsolePump(tmp_path).pump()
+    if _can_punch(tmp_path):
+        assert os.stat(raw.path).st_blocks * 512 > 1_000_000
+
+
+def test_notes_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A try that failed leaves nothing behind.
+    """
+    raw = write(tmp_path, b"one\n")
+
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(console_pump.os, "replace", full)
+    with pytest.raises(OSError, match="full"):
+        ConsolePump(tmp_path).pump()
+    assert [raw.path] == list(raw.path.parent.iterdir())
+
+
+def test_log_that_is_written_in_part(tmp_path: Path) -> None:
+    """
+    Of a line that could be written only in part, nothing stays.
+    """
+    log = ConsoleLog(tmp_path, 1)
+    log.append(b"one\n", when=0.0)
+    state, path = log.state, tmp_path / "attempts/0001/console.log"
+    before, limits = path.read_bytes(), getrlimit(RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    setrlimit(RLIMIT_FSIZE, (len(before) + 10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="part"):
+            log.append(b"two\n", when=0.0)
+    finally:
+        setrlimit(RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (before, state) == (path.read_bytes(), log.state)
+
+
+def test_log_that_is_not_as_noted(tmp_path: Path) -> None:
+    """
+    What is beyond the notes goes; where there is less, it goes on from there;
+    without notes, only a line that was cut goes.
+    """
+    log = ConsoleLog(tmp_path, 1)
+    log.append(b"one\n", when=0.0)
+    state, folder = log.state, tmp_path / "attempts/0001"
+    path = folder / "console.log"
+    one = path.read_bytes()
+    beyond = folder / "console-000000000000123.log"
+    beyond.write_bytes(b"beyond\n")
+    path.write_bytes(one + b"tor")
+    assert state == ConsoleLog(tmp_path, 1, state=state).state
+    assert (one, False) == (path.read_bytes(), beyond.exists())
+    path.write_bytes(one + b"tor")
+    assert state == ConsoleLog(tmp_path, 1).state
+    assert one == path.read_bytes()
+    path.write_bytes(one[:-2])
+    shorter = ConsoleLog(tmp_path, 1, state=state)
+    shorter.append(b"two\n", when=0.0)
+    assert path.read_bytes().startswith(one[:-2] + b"1970")
+    assert len(path.read_bytes()) == shorter.state["size_bytes"]
 
 
 class PowerCut(BaseException):
