@@ -95,7 +95,7 @@ class Machine:
         found = psutil.virtual_memory()
         machine = Memory(found.total - found.available, found.total)
         limit = self._cgroups.memory()
-        if limit is None or limit[1] >= found.total:
+        if limit is None:
             return machine
         container = Memory(*limit)
         # The host may be full before the container is.
@@ -117,9 +117,7 @@ class Machine:
             return None, 0
         for child in children:
             with contextlib.suppress(psutil.Error):
-                # What is shared with its parent is counted there.
-                info = child.memory_info()
-                used_bytes += max(0, info.rss - info.shared)
+                used_bytes += _own_bytes(child)
         return used_bytes, len(children)
 
     def disk(self, path: Path) -> tuple[int, int]:
@@ -163,6 +161,19 @@ class Machine:
         return self._cgroups.memory() is not None or self.cores() < float(
             os.cpu_count() or 1
         )
+
+
+def _own_bytes(process: psutil.Process) -> int:
+    """The memory of a process that it shares with no other.
+
+    Raises:
+        psutil.Error: If it has ended.
+    """
+    try:
+        return int(process.memory_full_info().uss)
+    except psutil.AccessDenied:
+        info = process.memory_info()
+        return max(0, info.rss - info.shared)
 
 
 def _nvml() -> Any:

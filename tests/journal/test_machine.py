@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,6 +186,67 @@ def test_process_with_its_children() -> None:
     assert 0 <= children < 100
     assert (None, 0) == Machine().process(None)
     assert (None, 0) == Machine().process(2**22 + 7)
+
+
+FORKED = """
+import os, sys, time
+held = bytearray(os.urandom(1 << 20)) * 200  # MB
+if os.fork() == 0:
+    os.write(1, b"x")
+    time.sleep(60)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+def test_forked_child_shares_its_memory() -> None:
+    """
+    What a child has from its parent counts once.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert b"x" == process.stdout.read(1)
+            used_bytes, children = Machine().process(process.pid)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert 1 == children
+    assert used_bytes is not None
+    assert 200e6 < used_bytes < 300e6
+
+
+def test_network_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What the machine sends to itself does not count.
+    """
+    moved = SimpleNamespace(bytes_sent=5, bytes_recv=7)
+    itself = SimpleNamespace(bytes_sent=1000, bytes_recv=1000)
+    counters = {"lo": itself, "eth0": moved, "eth1": moved}
+    monkeypatch.setattr(psutil, "net_io_counters", lambda pernic: counters)
+    assert (10, 14) == Machine().network()
+
+
+def test_groups_of_others(host: None, tmp_path: Path) -> None:
+    """
+    A path that leads out of what is shown leads nowhere; a group without a
+    limit is none.
+    """
+    root = tmp_path / "shown"
+    above = {"memory_dot_max": "1000000000", "memory_dot_current": "1"}
+    cgroup(tmp_path, **above)
+    found = cgroup(
+        root,
+        own="0::/../elsewhere",
+        memory__memory_dot_limit_in_bytes=str((1 << 63) - 4096),
+        memory__memory_dot_usage_in_bytes="1",
+        cpu_dot_stat="usage_usec 1",
+    )
+    assert 64 * GB == found.memory().total_bytes
+    assert found.busy_secs() > 1  # The whole machine's.
 
 
 def test_disk_and_network(tmp_path: Path) -> None:

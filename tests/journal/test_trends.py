@@ -56,6 +56,42 @@ def test_noise_is_no_trend() -> None:
     assert [] == warned(lambda now: 8 * GB)
 
 
+def test_what_is_no_trend_yet() -> None:
+    """
+    A few looks, or looks of a few seconds, show no trend.
+    """
+
+    def steep(now: float) -> float:
+        return 8 * GB - now * 20_000_000
+
+    assert [] == warned(steep, secs=60)
+    assert [] == warned(steep, secs=120, every=30)
+
+
+def test_what_goes_up_and_down_around_a_slope() -> None:
+    """
+    A slope that explains little of what is seen is none: steps of a cache,
+    say, or of an epoch.
+    """
+    draw = random.Random(5)
+    assert [] == warned(
+        lambda now: 8 * GB - now * 2_500_000 + draw.uniform(-3, 3) * GB
+    )
+
+
+def test_what_was_long_ago() -> None:
+    """
+    What went on for an hour, and is over for ten minutes, is no trend.
+    """
+    said = warned(lambda now: (12 - 4 * min(1.0, now / 3000)) * GB, secs=7200)
+    assert not [when for when, _ in said if when > 3600]
+    back = warned(
+        lambda now: 12 * GB if now < 3000 else 12 * GB - (now - 3000) * 3e6,
+        secs=4000,
+    )
+    assert 3000 < back[0][0] < 3600
+
+
 def test_slow_growth() -> None:
     """
     What takes more than an hour is nobody's concern yet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -11,17 +12,21 @@ import psutil
 import pytest
 from waiting import until
 
-from colab_keras_bg.errors import UsageError
+from colab_keras_bg.errors import StorageUnavailableError, UsageError
 from colab_keras_bg.journal.heartbeat import STATUS
+from colab_keras_bg.journal.machine import Machine, Memory
 from colab_keras_bg.journal.raw_console import RawConsole, raw_consoles
 from colab_keras_bg.journal.resources import read_resources
 from colab_keras_bg.sidecar import duties as duties_module
 from colab_keras_bg.sidecar import exchange, launching
+from colab_keras_bg.sidecar.attending import Trainer, Word
 from colab_keras_bg.sidecar.duties import Duties, duties_of
 from colab_keras_bg.sidecar.exchange import Orders, Report
 from colab_keras_bg.sidecar.launching import LaunchedSidecar
+from colab_keras_bg.sidecar.pumping import Pumping
 from colab_keras_bg.sidecar.sampling import Sampling
 from colab_keras_bg.sidecar.watch_options import WatchOptions
+from colab_keras_bg.sidecar.watching import LocalSidecar
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.storage.records import write_record
@@ -73,6 +78,120 @@ def test_one_that_fails_is_told_and_tried_again(
     duties.finish()
     assert (1, 1) == (failing.finished, other.finished)
     assert Counting.warnings * 2 == duties.warnings
+
+
+def test_each_at_its_time() -> None:
+    """
+    A duty is done when its time has come, and no sooner.
+    """
+    now = [0.0]
+    rare, often = Counting(), Counting()
+    rare.interval_secs = 100.0
+    duties = Duties([rare, often], clock=lambda: now[0])
+    duties.start()
+    until(lambda: often.done > 5, what="the other is done")
+    assert 1 == rare.done
+    now[0] = 101.0
+    until(lambda: rare.done > 1, what="it is done again")
+    duties.finish()
+    assert 2 == rare.done
+
+
+def test_raw_output_stays_for_who_is_at_work(tmp_path: Path) -> None:
+    """
+    What a process still writes to is not removed from under it.
+    """
+    raw = RawConsole.of(tmp_path, 1)
+    os.close(raw.open())
+    raw.path.write_bytes(b"one\ntwo")
+    pumping = Pumping(tmp_path, limit_bytes=10**6)
+    lock = DirectoryLock.acquire(tmp_path, holder="the test")
+    pumping.finish()
+    assert [raw] == raw_consoles(tmp_path)
+    lock.release()
+    pumping.finish()
+    assert [] == raw_consoles(tmp_path)
+
+
+class Filling(Machine):
+    """A machine whose memory fills up."""
+
+    used_bytes = 8 * 10**9
+
+    def memory(self) -> Memory:
+        self.used_bytes += 10**8
+        return Memory(self.used_bytes, 16 * 10**9)
+
+
+def test_what_will_run_out_is_told(tmp_path: Path) -> None:
+    """
+    A duty that samples warns of what its looks show.
+    """
+    moments = itertools.count(1000, 10)
+    sampling = Sampling(
+        tmp_path,
+        interval_secs=10.0,
+        machine=Filling(),
+        clock=lambda: float(next(moments)),
+    )
+    write_record(
+        LocalStorage(tmp_path), STATUS, {"attempt": 1, "pid": os.getpid()}
+    )
+    duties = Duties([sampling])
+    assert () == duties.warnings
+    for _ in range(10):
+        sampling.do()
+    (warning,) = duties.warnings
+    assert "out of memory in about" in warning
+    looks = len(list(read_resources(LocalStorage(tmp_path), 1)))
+    sampling.finish()  # A last look.
+    assert looks + 1 == len(list(read_resources(LocalStorage(tmp_path), 1)))
+
+
+class Telling:
+    """Is told how a sidecar is doing."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def start(self) -> None:
+        self.said.append("start")
+
+    def tell(self, *, phase: str) -> None:
+        self.said.append(phase)
+
+    def stop(self) -> None:
+        self.said.append("stop")
+
+
+def test_a_disk_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whether the trainer lives cannot be told now: it waits until it can be.
+    What ends it otherwise still stops what it has begun.
+    """
+    words = iter([StorageUnavailableError("EIO"), Word.FINISH, KeyError("bug")])
+
+    def word(self: Trainer) -> Word:
+        said = next(words)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    monkeypatch.setattr(Trainer, "word", word)
+    telling = Telling()
+    sidecar = LocalSidecar(
+        tmp_path,
+        telling,  # type: ignore[arg-type]
+        drain=lambda: telling.said.append("drain"),
+        sleep=lambda secs: None,
+    )
+    sidecar.run()
+    assert ["start", "watching", "drain", "drained", "stop"] == telling.said
+    with pytest.raises(KeyError, match="bug"):
+        sidecar.run()
+    assert "stop" == telling.said[-1]
 
 
 def test_what_is_asked_for(tmp_path: Path) -> None:
