@@ -238,8 +238,48 @@ def test_streams_that_are_no_files(
     sys.stdout.writelines(["several\n", "lines\n"])
     capture.stop()
     assert before == (sys.stdout, sys.stderr)
+    print("not kept", file=sys.stderr)
+    assert not [s for s in before if "write" in vars(s)]
     assert ["python", "error", "several", "lines"] == kept(tmp_path)
-    assert ("python\nseveral\nlines\n", "error\n") == capsys.readouterr()
+    assert ("python\nseveral\nlines\n", "error\nnot kept\n") == (
+        capsys.readouterr()
+    )
+
+
+KEEPING = """
+import io, sys
+from pathlib import Path
+from colab_keras_bg.journal.capture import Capture
+
+capture = Capture(Path(sys.argv[1]), 1, thin=False)
+capture.start()
+print("by Python's first stream", file=sys.__stdout__)
+print("undecodable \\udcff")
+theirs = io.StringIO()
+sys.stderr = theirs
+capture.stop()
+assert sys.stderr is theirs
+print("after")
+"""
+
+
+def test_streams_that_a_program_changes(tmp_path: Path) -> None:
+    """
+    What is written to Python's first streams is kept before the descriptors
+    lead back, and bytes that are no text as they are; a stream that the
+    program has put in place meanwhile stays.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", KEEPING, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=60,
+    )
+    ConsolePump(tmp_path).drain()
+    reader = ConsoleReader(LocalStorage(tmp_path))
+    expected = {b"by Python's first stream", b"undecodable \xff"}
+    assert expected == {line.text for line in reader.lines()}
+    assert {*expected, b"after"} == set(ended.stdout.splitlines())
 
 
 def test_thinned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

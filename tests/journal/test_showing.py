@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
+import pytest
+from waiting import until
+
+from colab_keras_bg.journal import shower as shower_module
 from colab_keras_bg.journal.raw_console import RawConsole
-from colab_keras_bg.journal.showing import Shown, Thinned, in_notebook
+from colab_keras_bg.journal.showing import (
+    Shower,
+    Shown,
+    Thinned,
+    in_notebook,
+    written_to,
+)
 
 
 class Screen:
@@ -105,6 +121,190 @@ def test_file_that_grows(tmp_path: Path) -> None:
     )
 
 
+def test_bar_that_stands_still() -> None:
+    """
+    A bar that has not moved is not shown once more.
+    """
+    screen = Screen()
+    show = thinned(screen)
+    for second in range(0, 100, 5):
+        screen.now = second
+        show(b"" if second else b"50%")
+    assert ["50%"] == screen.lines
+
+
+class FullPipe:
+    """A pipe that nobody has read for long; it does not block who writes."""
+
+    def __init__(self, *, blocking: bool = False) -> None:
+        self.reading, self.writing = os.pipe()
+        os.set_blocking(self.writing, False)
+        self.filling = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.filling += os.write(self.writing, b"." * 4096)
+        os.set_blocking(self.writing, blocking)
+
+    def rest(self, size_bytes: int) -> bytes:
+        """What was written after it was full; waits for so much."""
+        found = b""
+        while len(found) < self.filling + size_bytes:
+            found += os.read(self.reading, 1 << 16)
+        return found[self.filling :]
+
+    def close(self) -> None:
+        os.close(self.reading)
+        os.close(self.writing)
+
+
+def test_reader_that_takes_his_time() -> None:
+    """
+    What a pipe does not take at once is written later, as a whole.
+    """
+    pipe = FullPipe()
+    write = written_to(pipe.writing)
+    writer = threading.Thread(target=write, args=(b"x" * 200_000,))
+    writer.start()
+    time.sleep(0.1)
+    assert b"x" * 200_000 == pipe.rest(200_000)
+    writer.join(30)
+    assert not writer.is_alive()
+    pipe.close()
+
+
+def test_process_and_a_reader_that_takes_his_time(tmp_path: Path) -> None:
+    """
+    The same of a process that shows.
+    """
+    path, pipe = tmp_path / "file", FullPipe()
+    path.write_bytes(b"x" * 200_000)
+    shower = Shower(path, pipe.writing, start=0)
+    time.sleep(0.3)
+    assert b"x" * 200_000 == pipe.rest(200_000)
+    shower.stop()
+    pipe.close()
+
+
+def test_reader_that_never_comes(tmp_path: Path) -> None:
+    """
+    Whoever does not take what is shown is waited for, but not for ever.
+    """
+    path, pipe = tmp_path / "file", FullPipe(blocking=True)
+    path.write_bytes(b"more")
+    shower = Shower(path, pipe.writing, start=0)
+    time.sleep(0.3)
+    shower.stop(patience_secs=0.1)
+    assert shower._process.poll() is not None
+    shown = Shown(path, written_to(pipe.writing))
+    shown.start()
+    time.sleep(0.3)
+    stopping = threading.Thread(
+        target=shown.stop, kwargs={"patience_secs": 0.1}
+    )
+    stopping.start()
+    stopping.join(30)
+    assert not stopping.is_alive()
+    pipe.rest(4)
+    pipe.close()
+
+
+def test_fork_ends_nobody_s_showing(tmp_path: Path) -> None:
+    """
+    A fork that cleans up leaves it to its parent.
+    """
+    path, out = tmp_path / "file", tmp_path / "out"
+    path.touch()
+    with out.open("wb") as shown:
+        shower = Shower(path, shown.fileno(), start=0)
+        child = os.fork()
+        if child == 0:
+            shower.stop(patience_secs=0.1)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert shower._process.poll() is None
+        path.write_bytes(b"later")
+        shower.stop()
+    assert b"later" == out.read_bytes()
+
+
+@pytest.mark.parametrize("key", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_keys_are_for_others(key: signal.Signals, tmp_path: Path) -> None:
+    """
+    A key that interrupts the program, or a terminal that is closed, does not
+    end the showing of what the program says to that.
+    """
+    path, out = tmp_path / "file", tmp_path / "out"
+    path.write_bytes(b"first")
+    with out.open("wb") as shown:
+        shower = Shower(path, shown.fileno(), start=0)
+        until(out.read_bytes, what="it is at work")
+        shower._process.send_signal(key)
+        time.sleep(0.1)
+        path.write_bytes(b"first, then this")
+        shower.stop()
+    assert b"first, then this" == out.read_bytes()
+
+
+def test_last_words_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What is written right before the end is told is shown, too.
+    """
+    path, out = tmp_path / "file", tmp_path / "out"
+    path.touch()
+
+    def told() -> bool:
+        path.write_bytes(b"last words")
+        return True
+
+    monkeypatch.setattr(shower_module, "_is_told", told)
+    monkeypatch.setattr(shower_module.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(shower_module.os, "set_blocking", lambda *given: None)
+    with out.open("wb") as shown:
+        arguments = [str(path), "0", str(shown.fileno()), str(os.getppid())]
+        monkeypatch.setattr(sys, "argv", ["shower.py", *arguments])
+        shower_module.main()
+    assert b"last words" == out.read_bytes()
+
+
+FORKING = """
+import os, signal, sys, time
+from pathlib import Path
+from colab_keras_bg.journal.showing import Shower
+out = os.dup(1)
+shower = Shower(Path(sys.argv[1]), out, start=0)
+if os.fork() == 0:
+    os.close(out)
+    os.close(1)  # The pipe to whoever shows stays open here.
+    time.sleep(60)
+    os._exit(0)
+os.write(2, b"%d" % shower._process.pid)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_it_ends_though_a_worker_lives(tmp_path: Path) -> None:
+    """
+    Workers that were forked outlive who is killed; the showing does not.
+    """
+    path = tmp_path / "file"
+    path.write_bytes(b"all of it")
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKING, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        # To the end: whoever shows has let go of it.
+        assert b"all of it" == process.stdout.read()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def test_what_was_given_back(tmp_path: Path) -> None:
     """
     Who is so slow that what he has not seen was given back to the disk is
@@ -126,13 +326,12 @@ def test_what_was_given_back(tmp_path: Path) -> None:
     assert "\0" not in screen.text.decode()
 
 
-def test_where_it_is_a_notebook(monkeypatch: object) -> None:
+def test_where_it_is_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A process that a kernel has started knows that it is shown in a notebook.
     """
-    assert hasattr(monkeypatch, "setenv")
     for name in ("JPY_PARENT_PID", "COLAB_RELEASE_TAG"):
-        monkeypatch.delenv(name, raising=False)  # type: ignore[attr-defined]
+        monkeypatch.delenv(name, raising=False)
     assert not in_notebook()
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     assert in_notebook()
