@@ -338,5 +338,7 @@ def _forget(owner: Any, name: str) -> None:
 def _flush() -> None:
     """What is buffered goes where the descriptors lead now."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is None:
+            continue
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -20,7 +20,9 @@ __all__ = ["Chart", "Curve", "metric_charts", "resource_charts", "thinned"]
 _MOST_POINTS = 300
 _MOST_NAMES = 400
 _VALIDATION = "val_"
-_HOUR = 3600.0
+# The unit of a time axis, and up to how many seconds it is the one.
+_UNITS = (("seconds", 1.0, 180.0), ("minutes", 60.0, 3 * 3600.0))
+_HOURS = ("hours", 3600.0)
 # Nobody looked for so long: a gap.
 _GAP_SECS = 120.0
 
@@ -58,7 +60,7 @@ class Chart:
         title: What they show; any text.
         curves: The lines.
         unit: What is written at the vertical axis: one of ours.
-        along: What the horizontal axis is: `step` or `hours`.
+        along: What the horizontal axis is: `step`, or a unit of time.
         from_zero: Whether the vertical axis begins at 0.
         most: Where it ends, if that is known.
     """
@@ -166,17 +168,22 @@ def resource_charts(
         if (when := moment(look.get("time"))) is not None
     ]
     timed.sort(key=lambda one: one[0])
+    last = timed[-1][0] - began if timed else 0.0
+    along, scale = next(
+        (unit[:2] for unit in _UNITS if last <= unit[2]), _HOURS
+    )
     found = []
     for title, unit, of, most in _WANTED:
         curves = []
         for name, value in of.items():
             xs, ys = _over_time(timed, value, began)
+            xs = [x / scale for x in xs]
             if any(not math.isnan(y) for y in ys):
                 curves.append(Curve(name, *thinned(xs, ys)))
         if curves:
             limit = most and _largest(timed, most)
             found.append(
-                Chart(title, curves, unit, "hours", from_zero=True, most=limit)
+                Chart(title, curves, unit, along, from_zero=True, most=limit)
             )
     return found
 
@@ -184,17 +191,17 @@ def resource_charts(
 def _over_time(
     timed: Sequence[tuple[float, Mapping[str, Any]]], value: Any, began: float
 ) -> tuple[list[float], list[float]]:
-    """The points, with a gap where nobody looked."""
+    """The points, in seconds; with a gap where nobody looked."""
     xs: list[float] = []
     ys: list[float] = []
     before: float | None = None
     for when, look in timed:
         if before is not None and when - before > _GAP_SECS:
-            xs.append((before - began) / _HOUR)
+            xs.append(before - began)
             ys.append(math.nan)
         before = when
         known = value(look)
-        xs.append((when - began) / _HOUR)
+        xs.append(when - began)
         ys.append(math.nan if known is None else known)
     return xs, ys
 

@@ -124,3 +124,29 @@ def test_newest_value_that_is_none() -> None:
         most=5,
     )
     assert math.inf == chart.curves[0].last
+
+
+@pytest.mark.parametrize(
+    ("secs", "along", "last"),
+    [
+        (20.0, "seconds", 20.0),
+        (600.0, "minutes", 10.0),
+        (36_000.0, "hours", 10.0),
+    ],
+)
+def test_time_in_a_unit_that_fits(secs: float, along: str, last: float) -> None:
+    """
+    A run of seconds is not shown in thousandths of an hour.
+    """
+    began = 1e9
+    charts = resource_charts(
+        [
+            {"time": began + part * secs, "cores_busy": 1.0, "cores": 2.0}
+            for part in (0.5, 0.75, 1.0)
+        ],
+        began=began,
+    )
+    (chart,) = [chart for chart in charts if chart.title == "Processor"]
+    assert along == chart.along
+    assert pytest.approx(last) == chart.curves[0].xs[-1]
+    assert [] == resource_charts([], began=began)
