@@ -13,6 +13,7 @@ from colab_keras_bg.report.curves import (
     Chart,
     Curve,
     metric_charts,
+    resource_charts,
     thinned,
 )
 
