@@ -39,6 +39,8 @@ RUN = "run.json"
 DONE = "DONE"
 METRICS = "metrics.jsonl"
 
+# A live holder changes HEAD every few seconds.
+_TRIES = 3
 # What stands for a holder whose HEAD cannot be understood.
 _UNREADABLE = Hold(
     Head(run_id="", attempt=0),
@@ -107,6 +109,22 @@ class Taking:
             StorageError: If it cannot be read, or not be taken.
         """
         hold, is_damaged = self._look()
+        for _ in range(_TRIES - 1):
+            try:
+                return self._begin(fallback, hold, is_damaged=is_damaged)
+            except RunHeldError:
+                seen = hold
+                hold, is_damaged = self._look()
+                if not self._take_over or hold is None or seen is None:
+                    raise
+                if hold.claim != seen.claim:
+                    raise
+                # Whoever it is taken from has just changed it.
+        return self._begin(fallback, hold, is_damaged=is_damaged)
+
+    def _begin(
+        self, fallback: Storage | None, hold: Hold | None, *, is_damaged: bool
+    ) -> Taken:
         ours = hold is not None and self._notes.is_ours(hold.claim)
         if is_damaged or (hold is not None and not ours):
             # Whoever has spoilt a HEAD, who holds the run may live.

@@ -163,7 +163,7 @@ def test_reader_that_takes_his_time() -> None:
     """
     pipe = FullPipe()
     write = written_to(pipe.writing)
-    writer = threading.Thread(target=write, args=(b"x" * 200_000,))
+    writer = threading.Thread(target=write, args=(b"x" * 200_000,), daemon=True)
     writer.start()
     time.sleep(0.1)
     assert b"x" * 200_000 == pipe.rest(200_000)
@@ -199,7 +199,7 @@ def test_reader_that_never_comes(tmp_path: Path) -> None:
     shown.start()
     time.sleep(0.3)
     stopping = threading.Thread(
-        target=shown.stop, kwargs={"patience_secs": 0.1}
+        target=shown.stop, kwargs={"patience_secs": 0.1}, daemon=True
     )
     stopping.start()
     stopping.join(30)
@@ -221,6 +221,7 @@ def test_fork_ends_nobody_s_showing(tmp_path: Path) -> None:
             shower.stop(patience_secs=0.1)
             os._exit(0)
         os.waitpid(child, 0)
+        time.sleep(0.3)
         assert shower._process.poll() is None
         path.write_bytes(b"later")
         shower.stop()
