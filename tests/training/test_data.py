@@ -10,6 +10,7 @@ import data_cases
 import keras
 import numpy as np
 import pytest
+from cases import in_turns
 from fresh_process import (
     Interruption,
     assert_exact,
@@ -63,7 +64,7 @@ ALIKE = {
 }
 
 
-@pytest.mark.parametrize("name", data_cases.VALIDATED)
+@pytest.mark.parametrize("name", in_turns(data_cases.VALIDATED))
 def test_validation_goes_on(name: str, tmp_path: Path) -> None:
     """
     Data to validate on that moves from one epoch to the next is where it
@@ -76,13 +77,12 @@ def test_validation_goes_on(name: str, tmp_path: Path) -> None:
     assert_exact(name, tmp_path / "run", interruptions)
 
 
+ARGUMENTS = [name for name in argument_cases.CASES if "tf.data" not in name]
+
+
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * ("all at" not in name))
-        for name in argument_cases.CASES
-        if "tf.data" not in name
-    ],
+    in_turns(ARGUMENTS, slow={n for n in ARGUMENTS if "all at" not in n}),
 )
 def test_with_other_arguments(name: str, tmp_path: Path) -> None:
     """
@@ -93,13 +93,7 @@ def test_with_other_arguments(name: str, tmp_path: Path) -> None:
     assert_exact(name, tmp_path / "run", at_random(name, kinds=kinds))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE))
-        for name in VARIANTS
-    ],
-)
+@pytest.mark.parametrize("name", in_turns(VARIANTS, slow=ALIKE))
 def test_variants_killed_at_random(name: str, tmp_path: Path) -> None:
     """
     The same holds for what can be given besides, killed twice at random
@@ -118,7 +112,7 @@ def test_variants_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     assert_exact(name, tmp_path / "run", at_each_kind_of_position(name))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", in_turns(KINDS))
 def test_killed_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     """
     Killed after the first batch of an epoch, in its middle, at its last

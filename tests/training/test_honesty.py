@@ -501,8 +501,20 @@ def test_validation_generator_that_does_not_replay(
     assert [None] == [f.exact for f in found.findings if "vali" in f.part]
 
 
-@pytest.mark.parametrize("then", ["arrays", "bg.data.arrays", "none"])
-@pytest.mark.parametrize("now", ["arrays", "bg.data.arrays", "none"])
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [
+        ("arrays", "arrays"),
+        ("arrays", "bg.data.arrays"),
+        ("arrays", "none"),
+        ("none", "arrays"),
+        pytest.param("bg.data.arrays", "arrays", marks=pytest.mark.slow),
+        pytest.param("bg.data.arrays", "none", marks=pytest.mark.slow),
+        pytest.param(*["bg.data.arrays"] * 2, marks=pytest.mark.slow),
+        pytest.param("none", "bg.data.arrays", marks=pytest.mark.slow),
+        pytest.param("none", "none", marks=pytest.mark.slow),
+    ],
+)
 def test_validation_data_of_another_kind_is_named(
     then: str, now: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

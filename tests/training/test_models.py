@@ -6,7 +6,7 @@ from pathlib import Path
 
 import model_cases
 import pytest
-from cases import not_here
+from cases import in_turns, not_here
 from fresh_process import assert_exact, at_random
 
 # What takes the same way through the code as another; with -m slow.
@@ -31,13 +31,7 @@ ALIKE = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE))
-        for name in model_cases.CASES
-    ],
-)
+@pytest.mark.parametrize("name", in_turns(model_cases.CASES, slow=ALIKE))
 def test_killed_three_times(name: str, tmp_path: Path) -> None:
     """
     Killed after three random batches, each time going on in a fresh process,

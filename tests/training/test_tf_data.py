@@ -34,7 +34,22 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", CASES)
+# What takes the same way through the code as another; with -m slow.
+ALIKE = {
+    "tf.data in turns of three",
+    "tf.data that cannot be saved",
+    "validated on tf.data of unknown length",
+    "validated on tf.data, repeated",
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE))
+        for name in CASES
+    ],
+)
 def test_killed_at_each_kind_of_position(name: str, tmp_path: Path) -> None:
     """
     Killed anywhere and continued in a fresh process, a training goes on with
