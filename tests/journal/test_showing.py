@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -149,6 +150,8 @@ class FullPipe:
         """What was written after it was full; waits for so much."""
         found = b""
         while len(found) < self.filling + size_bytes:
+            if not select.select([self.reading], [], [], 20)[0]:
+                raise TimeoutError(f"only {len(found)} bytes came")
             found += os.read(self.reading, 1 << 16)
         return found[self.filling :]
 
