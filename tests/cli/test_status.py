@@ -50,6 +50,7 @@ KEYS = {
     "goodput",
     "split",
     "metrics",
+    "diverged",
     "resources",
     "last_attempts",
 }
@@ -100,6 +101,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "expected_steps": None,
         "eta_secs": None,
         "metrics": {},
+        "diverged": {},
         "resources": {},
     }
 
