@@ -135,14 +135,15 @@ class TensorBoard(keras.callbacks.Callback):
         self.embeddings_metadata = embeddings_metadata
         self._profiled = profiled_batches(profile_batch)
         self._given = run
-        self.gives_way = False  # To another of its kind: see `unattended`.
+        # To another of its kind (see `unattended`); and whether it has.
+        self.gives_way = self._is_away = False
         # The run whose steps are counted by another; None if we count.
         self._run: Run | None = None
         self._counted = 0
         self._journal: EventJournal | None = None
         self._is_own_journal = False
         self._loop: FitLoop | None = None
-        # The turn that is being trained: the step before it, and its batches.
+        # The turn that is trained: the step before it, and its batches.
         self._turn: tuple[int, int] | None = None
         self._graph_is_written = False
         self._profiler = Profiler(0, 0, folder="")
@@ -193,8 +194,7 @@ class TensorBoard(keras.callbacks.Callback):
         if self._embeddings is not None and self._journal is not None:
             configure = partial(self._embeddings.configure, self._journal.root)
             self._journal.do(configure)
-        now = self._step(), time.perf_counter()
-        self._epoch_began = self._updated = now
+        self._epoch_began = self._updated = self._step(), time.perf_counter()
 
     def on_epoch_end(
         self, epoch: int, logs: Mapping[str, Any] | None = None
@@ -212,9 +212,8 @@ class TensorBoard(keras.callbacks.Callback):
             held = held_weights(self._model)
             values = partial(shown, held, images=self.write_images)
             self._add(_TRAIN, values, step=shown_at)
-        embeddings = self._embeddings
-        if embeddings is not None and epoch % self.embeddings_freq == 0:
-            tables = embeddings.held()
+        if self._embeddings and epoch % self.embeddings_freq == 0:
+            tables = self._embeddings.held()
             journal.do(partial(write_tables, journal.root, tables))
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
@@ -228,7 +227,7 @@ class TensorBoard(keras.callbacks.Callback):
     def on_test_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Shows how the evaluation came out, over the steps."""
         optimizer = getattr(self._model, "optimizer", None)
-        if not logs or not hasattr(optimizer, "iterations"):
+        if not logs or not hasattr(optimizer, "iterations") or self._is_away:
             return
         alone = self._journal is None
         if alone:
@@ -377,7 +376,8 @@ class TensorBoard(keras.callbacks.Callback):
         """Finds the run, if there is one, and the journal."""
         known = loop.callback_list.callbacks if loop else ()
         others = [one for one in known if isinstance(one, TensorBoard)]
-        if self.gives_way and len(others) > 1:
+        self._is_away = self.gives_way and len(others) > 1
+        if self._is_away:
             self._journal = self._run = None
             return
         backups = [one for one in known if isinstance(one, BackupAndRestore)]

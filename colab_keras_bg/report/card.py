@@ -8,21 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from typing import TYPE_CHECKING
 
-from colab_keras_bg.errors import StorageError
+from colab_keras_bg.errors import StorageError, UsageError
 from colab_keras_bg.journal.heartbeat import STATUS
 from colab_keras_bg.report.markup import shown
 from colab_keras_bg.report.numbers import as_count, as_secs
+from colab_keras_bg.report.status import RunStatus, status_of
+from colab_keras_bg.report.text import safe_text
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.records import DamagedRecordError, read_record
+from colab_keras_bg.stored_run import stored_run
 
 if TYPE_CHECKING:
     from colab_keras_bg.run import Run
 
 __all__ = ["card_of"]
 
-_COLOURS = {"training": "#14804a", "done": "#1769d2", "ended": "#a35200"}
+_COLOURS = {
+    "training": "#14804a",
+    "running": "#14804a",
+    "done": "#1769d2",
+    "interrupted": "#a35200",
+    "failed": "#c02626",
+}
 _CARD = (
     "font-family:system-ui,sans-serif;font-size:14px;line-height:1.5;"
     "max-width:640px;border:1px solid rgba(128,128,128,.35);"
@@ -42,17 +52,14 @@ def card_of(run: Run) -> str:
     Args:
         run: The run, open or not.
     """
+    status = _status(run)
     signs = _signs(run)
-    state = str(signs.get("state", "not open"))
-    if run.is_open and state not in ("starting", "training", "done"):
-        state = "open"
-    elif not run.is_open and state in ("starting", "training"):
-        state = "not open"  # Here: another process may be at work.
+    state = status.state if status else "not begun on this machine"
+    if run.is_open:
+        told = str(signs.get("state"))
+        state = told if told in ("starting", "training", "done") else "open"
     colour = _COLOURS.get(state, "#5d6b7a")
-    rows = [
-        ("step", _step(run, signs)),
-        ("durable" if run.durable_step is not None else "safe", _safe(run)),
-    ]
+    rows = [("step", _step(run, status, signs)), _safe(status)]
     if signs.get("saves") and run.is_open:
         rows.append(("saves", shown(signs["saves"], most=200)))
     facts = "".join(
@@ -81,14 +88,27 @@ def _signs(run: Run) -> dict[str, object]:
     return {"problem": run.saves.problem}
 
 
-def _step(run: Run, signs: dict[str, object]) -> str:
-    expected, secs = signs.get("expected_steps"), signs.get("step_secs")
-    told = f"<b>{as_count(run.step)}</b>"
-    if not isinstance(expected, int) or expected <= 0:
+def _status(run: Run) -> RunStatus | None:
+    """Where it stands, by what this machine has of it; None if that is none."""
+    with contextlib.suppress(UsageError, StorageError):
+        return status_of(stored_run(run.path))
+    return None
+
+
+def _step(run: Run, status: RunStatus | None, signs: dict[str, object]) -> str:
+    step = status.step if status else None
+    if run.is_open:
+        step = run.step
+    if step is None:
+        return "none yet"
+    expected = status.expected_steps if status else None
+    secs = signs.get("step_secs")
+    told = f"<b>{as_count(step)}</b>"
+    if not expected:
         return told
-    share = 100 * min(1.0, run.step / expected)
+    share = 100 * min(1.0, step / expected)
     told += f" of {as_count(expected)}"
-    left = max(0, expected - run.step)
+    left = max(0, expected - step)
     if isinstance(secs, float) and left and run.is_open:
         told += f", about {as_secs(left * secs)} left"
     return (
@@ -97,9 +117,11 @@ def _step(run: Run, signs: dict[str, object]) -> str:
     )
 
 
-def _safe(run: Run) -> str:
-    step = run.durable_step
-    return "nothing yet" if step is None else f"step {as_count(step)}"
+def _safe(status: RunStatus | None) -> tuple[str, str]:
+    if status is None:
+        return "safe", "nothing yet"
+    name = "durable" if status.shipped_to else "committed"
+    return name, shown(safe_text(status, now=time.time()), most=300)
 
 
 def _problem(signs: dict[str, object]) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from cli.directories import attempt, beat, commit
 from test_page import HOSTILE
 
 import colab_keras_bg as bg
+from colab_keras_bg.storage.lock import DirectoryLock
 
 SETTINGS = {"console": "off", "resources": "off", "report": "off"}
 
@@ -34,7 +37,7 @@ def test_before_while_and_after(tmp_path: Path) -> None:
     it is done, and which commands tell more.
     """
     run = bg.Run(tmp_path / "my run", **SETTINGS)  # type: ignore[arg-type]
-    assert "not open" in Text(run._repr_html_()).text
+    assert "not begun" in Text(run._repr_html_()).text
     with run:
         run.go_on_from(0, epoch=0)
         run.training_begins()
@@ -68,4 +71,38 @@ def test_damaged_signs(tmp_path: Path) -> None:
     """
     (tmp_path / "status.json").write_text("{")
     run = bg.Run(tmp_path, **SETTINGS)  # type: ignore[arg-type]
-    assert "not open" in Text(run._repr_html_()).text
+    assert "not begun" in Text(run._repr_html_()).text
+    with bg.Run(tmp_path / "run", **SETTINGS):  # type: ignore[arg-type]
+        pass
+    (tmp_path / "run/status.json").write_text("{")
+    run = bg.Run(tmp_path / "run", **SETTINGS)  # type: ignore[arg-type]
+    assert "done" in Text(run._repr_html_()).text
+
+
+@pytest.mark.parametrize("state", ["done", "interrupted", "running"])
+def test_run_that_this_process_has_not_opened(
+    state: str, tmp_path: Path
+) -> None:
+    """
+    What is known of a run is told by whoever looks at it: its step, and which
+    step is safe.
+    """
+    lock = None
+    with attempt(
+        tmp_path, exit_status=0 if state == "done" else -9
+    ) as directory:
+        commit(directory, 900)
+    beat(tmp_path, step=1080, expected_steps=1200, heartbeat=time.time())
+    if state == "running":
+        lock = DirectoryLock.acquire(tmp_path, holder="another")
+    run = bg.Run(tmp_path, **SETTINGS)  # type: ignore[arg-type]
+    card = run._repr_html_()
+    text = Text(card).text
+    assert state in text
+    assert "1,080  of 1,200" in text
+    assert "committed" in text
+    assert "step 900, " in text
+    assert "on this machine" in text
+    assert "width:90.0%" in card
+    if lock is not None:
+        lock.release()

@@ -626,3 +626,29 @@ def test_one_of_the_user_s_own(first: bool, tmp_path: Path) -> None:
     epochs = shown["train", "scalars", "epoch_loss"]
     assert epochs == [*range(len(epochs))]
     assert 10 % len(epochs) == 0
+
+
+def test_one_of_the_user_s_own_that_is_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    The same holds after a validation and for `evaluate`, and nothing appears
+    where nobody has asked for it.
+    """
+    monkeypatch.chdir(tmp_path)
+    own = bg.TensorBoard("mine", update_freq=1, write_graph=False)
+    model = small()
+    given = [*bg.unattended("run", tensorboard=2, **UNWATCHED), own]
+    fit(model, *given, validation_split=0.2)
+    shown = shown_in(tmp_path / "mine")
+    steps = shown["train", "scalars", "batch_loss"]
+    assert [*range(1, len(steps) + 1)] == steps
+    epochs = shown["train", "scalars", "epoch_loss"]
+    assert [*range(len(epochs))] == epochs
+    tag = "evaluation_loss_vs_iterations"
+    evaluated = shown["validation", "scalars", tag]
+    assert len(epochs) == len(evaluated) == len(set(evaluated))
+    assert not (tmp_path / "logs").exists()
+    assert not shown_in(tmp_path / "run/tensorboard")
+    model.evaluate(X, Y, verbose=0, callbacks=given[:-1])
+    assert not (tmp_path / "logs").exists()
