@@ -23,6 +23,7 @@ from colab_keras_bg.journal.metrics import (
     named_apart,
     read_metrics,
 )
+from colab_keras_bg.journal.replayed import Earlier
 from colab_keras_bg.journal.resource_events import ResourceEvents
 
 __all__ = ["TENSORBOARD", "Logbook"]
@@ -42,6 +43,7 @@ class Logbook:
         """
         self._metrics = MetricsJournal(run_dir / METRICS)
         self._path = run_dir / METRICS
+        self._earlier = Earlier(self._path)
         self._root = run_dir / TENSORBOARD
         self._events = EventJournals(run_id=run_id)
         self._resources = ResourceEvents(run_dir, self._events.at(self._root))
@@ -63,6 +65,7 @@ class Logbook:
             **more: Fields beside them, such as `epoch`.
         """
         own = {"step": step, **more, "time": time.time()}
+        self._earlier.begin()
         try:
             self._metrics.append(named_apart(own, values))
         except OSError as error:
@@ -70,6 +73,9 @@ class Logbook:
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Adds numbers and texts of the user's, to both.
+
+        Not what an earlier attempt has added already: a program that is run
+        again comes by here again.
 
         Args:
             step: The present step.
@@ -90,16 +96,22 @@ class Logbook:
                 raise UsageError(
                     f"Only numbers and texts can be logged: {name}: {error}."
                 ) from None
-        self.report(step, {**numbers, **texts})
+        named = {**numbers, **texts}
+        written = named_apart({"step": step, "time": 0.0}, named)
+        del written["step"], written["time"]
+        self._earlier.begin()
+        if self._earlier.hold(step, written):
+            return
         self.events().add(
             "",
             lambda: [
                 *summaries.scalars(numbers),
-                *(summaries.text(*named) for named in texts.items()),
+                *(summaries.text(*one) for one in texts.items()),
             ],
             step=step,
             run_step=step,
         )
+        self.report(step, named)
 
     def hparams(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes down what a training is made with, in both, once.
@@ -147,8 +159,11 @@ class Logbook:
         Returns:
             See `MetricsJournal.cut_back`.
         """
+        self._earlier.begin()
         self._events.cut_back(step)
-        return self._metrics.cut_back(step)
+        dropped = self._metrics.cut_back(step)
+        self._earlier.go_on()
+        return dropped
 
     def close(self) -> None:
         """Writes what waits."""

@@ -106,3 +106,64 @@ def test_both_go_back(logbook: Logbook, tmp_path: Path) -> None:
     logbook.close()
     assert [0, 1, 2, 3] == [line["step"] for line in lines(tmp_path)]
     assert [(0, 0), (1, 1), (2, 2), (3, 33)] == shown(tmp_path)["a"]
+
+
+def attempt(run_dir: Path, *, goes_on_from: int | None, until: int) -> None:
+    """A program that logs before, in and after a training."""
+    run_dir.mkdir(exist_ok=True)
+    logbook = Logbook(run_dir, run_id=lambda: "0123456789abcdef")
+    step = goes_on_from or 0
+    logbook.log(step, {"start": 1.0, "step": 3.0})
+    logbook.log(step, {"note": "same"})
+    logbook.cut_back(step)
+    for number in range(step, until + 1):
+        logbook.log(number, {"lr": 0.1, "loss": float("nan")})
+    if until == 5:
+        if step < 5:
+            logbook.report(5, {"loss": 0.5}, epoch=0)
+        logbook.log(5, {"test": 0.9, "note": "same"})
+        logbook.log(5, {"note": "same"})
+    logbook.close()
+
+
+def test_a_program_that_is_run_again(tmp_path: Path) -> None:
+    """
+    What an earlier attempt has logged before the training went on, or at the
+    step that it goes on from, is not there twice; all else is there.
+    """
+    attempt(tmp_path / "whole", goes_on_from=None, until=5)
+    again = tmp_path / "again"
+    attempt(again, goes_on_from=None, until=2)
+    attempt(again, goes_on_from=0, until=4)  # Nothing had been saved.
+    attempt(again, goes_on_from=3, until=5)
+    attempt(again, goes_on_from=5, until=5)
+    # As texts: NaN is unlike itself.
+    assert str(lines(tmp_path / "whole")) == str(lines(again))
+    assert 11 == len(lines(again))
+    for tag, values in shown(tmp_path / "whole").items():
+        steps = [step for step, _ in values]
+        assert steps == [step for step, _ in shown(again)[tag]]
+
+
+def test_the_same_once_more(tmp_path: Path) -> None:
+    """
+    What one attempt logs twice is meant; and so is another value, a step
+    further, or what only looks like it.
+    """
+    first = Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+    first.cut_back(0)
+    first.log(5, {"a": 1.0})
+    first.log(5, {"a": 1.0})
+    first.report(5, {"loss": 1.0, "b": 2.0})
+    first.close()
+    second = Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+    second.cut_back(5)
+    second.log(5, {"a": 2.0})
+    second.log(5, {"b": 2.0})  # It was reported beside another.
+    second.log(6, {"a": 1.0})
+    second.log(5, {"a": 1.0})
+    second.close()
+    assert [(5, 1.0), (5, 1.0), (5, 2.0), (6, 1.0), (5, 1.0)] == [
+        (line["step"], line["a"]) for line in lines(tmp_path) if "a" in line
+    ]
+    assert 2 == sum("b" in line for line in lines(tmp_path))
