@@ -21,8 +21,7 @@ from colab_keras_bg.cli.arguments import Command, one_name
 from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.console_log import stamp
 from colab_keras_bg.journal.console_reading import ConsoleLine
-from colab_keras_bg.report.console import RunConsole, shown
-from colab_keras_bg.report.status import read_status
+from colab_keras_bg.report.console import RunConsole, followed, shown
 
 __all__ = ["COMMAND"]
 
@@ -62,21 +61,14 @@ def _run(values: Any, names: Sequence[str]) -> int:
     since = None if values.since is None else _since(values.since)
     console = RunConsole(run_dir, attempt=values.attempt)
     printer = _Printer(since=since, times=values.times)
-    if not values.follow:
-        printer.print(console.all_lines())
-        return exit_status.DONE
-    with contextlib.suppress(KeyboardInterrupt):  # The run goes on.
-        _follow(console, printer)
+    # Whoever reads has had enough, or presses Ctrl-C: the run goes on.
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        if values.follow:
+            for lines in followed(console):
+                printer.print(lines)
+        else:
+            printer.print(console.all_lines())
     return exit_status.DONE
-
-
-def _follow(console: RunConsole, printer: _Printer) -> None:
-    printer.print(console.lines())
-    while read_status(console.run_dir).state == "running":
-        time.sleep(console.poll_secs)
-        printer.print(console.lines())
-    time.sleep(console.poll_secs)  # The last of it is being stored.
-    printer.print(console.lines())
 
 
 class _Printer:

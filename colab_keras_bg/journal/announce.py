@@ -18,9 +18,13 @@ __all__ = ["copied_to", "printable", "said_after", "say"]
 
 _copies: list[Callable[[bytes], object]] = []
 
-# What a terminal obeys instead of showing, and halves of characters, which
-# no stream can encode. Only the end of a line stays.
-_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# What a terminal obeys instead of showing, what turns the direction of the
+# text around it, and halves of characters, which no stream can encode. Only
+# the end of a line stays.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 
 
 def printable(text: str) -> str:

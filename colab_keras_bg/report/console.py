@@ -6,8 +6,10 @@ for colours. Following a run and being interrupted leaves the run alone.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,15 +19,20 @@ from colab_keras_bg.errors import StorageUnavailableError, UsageError
 from colab_keras_bg.journal.announce import printable, say
 from colab_keras_bg.journal.attempts import attempt_directory
 from colab_keras_bg.journal.console_reading import ConsoleLine, ConsoleReader
+from colab_keras_bg.journal.showing import Thinned, in_notebook
 from colab_keras_bg.report.status import read_status
 from colab_keras_bg.run_directory import directory_of
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.stored_run import StoredRun, stored_run
 
-__all__ = ["RunConsole", "shown", "watch"]
+__all__ = ["RunConsole", "followed", "shown", "watch"]
 
 _NEAR_SECS, _FAR_SECS = 0.5, 5.0
+_BATCH = 1000
+# At most what any terminal knows; but for text that is not to be seen.
 _COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
+_KNOWN = re.compile("\x1b\\[(?:[0-9]{1,3}(?:;[0-9]{1,3}){0,15})?m")
+_HIDDEN = re.compile("(?:^|;)0*8(?:;|$)")
 _RESET = "\x1b[0m"
 
 
@@ -142,10 +149,26 @@ def shown(line: ConsoleLine, *, colours: bool) -> str:
     """
     text = line.text.decode("utf-8", "replace")
     if not colours:
-        return printable(_COLOUR.sub("", text))
+        return _plain(_COLOUR.sub("", text))
     parts = _COLOUR.split(text)
-    parts[::2] = map(printable, parts[::2])
+    parts[::2] = map(_plain, parts[::2])
+    parts[1::2] = map(_colour, parts[1::2])
     return "".join(parts) + (_RESET if len(parts) > 1 else "")
+
+
+def _plain(text: str) -> str:
+    """A text that a terminal does not obey, but for tabs."""
+    return "\t".join(map(printable, text.split("\t")))
+
+
+def _colour(sequence: str) -> str:
+    """A colour, unless it is none, or hides what follows."""
+    if _KNOWN.fullmatch(sequence) is None:
+        return ""
+    codes = sequence[2:-1]
+    if _HIDDEN.search(codes) and not {"38", "48"} & {*codes.split(";")}:
+        return ""
+    return sequence
 
 
 def watch(
@@ -153,38 +176,48 @@ def watch(
     *,
     lines: int = 200,
     follow: bool = True,
+    thin: bool | None = None,
     write: Callable[[str], object] = print,
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
     """Shows what a run has printed, and goes on until it ends.
 
     For a notebook's cell that is opened again: interrupting it leaves the run
-    alone.
+    alone. If the run cannot be read for a while, that is said, and waited for.
 
     Args:
         run_dir: The run directory.
         lines: How many of the lines that were missed are shown; 0 for none.
         follow: Whether to go on.
+        thin: Whether a few lines a minute are shown of what is much by then;
+            None: in a notebook.
         write: Is given each line.
         sleep: Waits so many seconds.
 
     Raises:
-        UsageError: If there is no run.
-        StorageUnavailableError: If it cannot be read.
+        UsageError: If there is no run, or `lines` is negative.
+        StorageUnavailableError: If it cannot be read at first.
     """
+    if lines < 0:
+        raise UsageError(f"lines={lines} cannot be shown: give 0 or more.")
     console = RunConsole(run_dir)
+    is_thinned = in_notebook() if thin is None else thin
+    shower = _Thinned(run_dir, write) if is_thinned else _All(write)
     try:
         attempt = _show_newest(console, lines, write)
-        while follow and _is_running(run_dir):
-            sleep(console.poll_secs)
-            attempt = _show(console.lines(), attempt, write)
-        if follow:
-            sleep(console.poll_secs)  # The last of it is being stored.
-        _show(console.lines(), attempt, write)
+        for found in followed(console, follow=follow, sleep=sleep):
+            attempt = _show(iter(found), attempt, shower)
+            shower.look()
+        shower.finish()
     except KeyboardInterrupt:
+        shower.finish()
         write("colab-keras-bg: no longer watched; the run goes on")
         return
-    status = read_status(run_dir)
+    try:
+        status = read_status(run_dir)
+    except StorageUnavailableError as error:
+        write(f"colab-keras-bg: how it has ended cannot be read: {error}")
+        return
     reason = f": {status.reason}" if status.reason else ""
     write(f"colab-keras-bg: {printable(status.state + reason)}")
 
@@ -215,5 +248,81 @@ def _show(
     return attempt
 
 
-def _is_running(run_dir: str | os.PathLike[str]) -> bool:
-    return read_status(run_dir).state == "running"
+def followed(
+    console: RunConsole,
+    *,
+    follow: bool = True,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Iterator[list[ConsoleLine]]:
+    """What comes, until the run ends; that it cannot be read is said once.
+
+    Args:
+        console: The run's.
+        follow: Whether to wait for more.
+        sleep: Waits so many seconds.
+
+    Yields:
+        Some lines; none now and then.
+    """
+    is_told, is_over = False, not follow
+    while True:
+        try:
+            yield from _batches(console.lines())
+            if is_over:
+                return
+            is_over = read_status(console.run_dir).state != "running"
+        except StorageUnavailableError as error:
+            if not follow:
+                raise
+            if not is_told:
+                say(f"{error} Looked at again until it can be read.")
+            is_told = True
+        else:
+            is_told = False
+        # At the end, the last of it is being stored.
+        sleep(console.poll_secs)
+
+
+def _batches(lines: Iterator[ConsoleLine]) -> Iterator[list[ConsoleLine]]:
+    while batch := list(itertools.islice(lines, _BATCH)):
+        yield batch
+    yield []
+
+
+class _All:
+    """Shows every line."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+
+    def __call__(self, line: str) -> None:
+        self._write(line)
+
+    def look(self) -> None:
+        """Nothing waits."""
+
+    finish = look
+
+
+class _Thinned:
+    """Shows a few lines a minute of what is much."""
+
+    def __init__(
+        self, run_dir: str | os.PathLike[str], write: Callable[[str], object]
+    ) -> None:
+        advice = f"colab-keras-bg logs {shlex.quote(os.fspath(run_dir))}"
+        self._thinned = Thinned(
+            lambda text: write(text.decode("utf-8", "replace").rstrip("\n")),
+            advice=advice,
+        )
+
+    def __call__(self, line: str) -> None:
+        self._thinned(line.encode("utf-8", "replace") + b"\n")
+
+    def look(self) -> None:
+        """Shows the newest, if it is time."""
+        self._thinned(b"")
+
+    def finish(self) -> None:
+        """Shows the end."""
+        self._thinned.finish()

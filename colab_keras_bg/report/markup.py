@@ -16,8 +16,6 @@ from colab_keras_bg.journal.masking import masked
 
 __all__ = ["console_html", "ends", "shown", "table"]
 
-# What turns the direction of the text around it.
-_TURNS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SGR = re.compile(r"\x1b\[([0-9;]{0,40})m")
 _NAMES = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
 _BOLD, _DIM, _ITALIC, _UNDERLINED = "1", "2", "3", "4"
@@ -49,11 +47,7 @@ def shown(text: object, *, most: int = 300) -> str:
 
 
 def _escaped(text: str) -> str:
-    found = _TURNS.sub(
-        lambda turn: turn[0].encode("unicode_escape").decode(),
-        printable(text),
-    )
-    return html.escape(found)
+    return html.escape(printable(text))
 
 
 def table(

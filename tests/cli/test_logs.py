@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import re
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from commands import Workplace
 from waiting import until
 
 from colab_keras_bg.cli import exit_status
+from colab_keras_bg.errors import StorageUnavailableError, UsageError
 from colab_keras_bg.journal.attempts import Attempt, Attempts
 from colab_keras_bg.journal.console_log import ConsoleLog
 from colab_keras_bg.journal.console_reading import ConsoleLine
-from colab_keras_bg.report.console import shown, watch
+from colab_keras_bg.report import console as console_module
+from colab_keras_bg.report.console import RunConsole, shown, watch
 from colab_keras_bg.storage.local import LocalStorage
+from colab_keras_bg.storage.lock import DirectoryLock
 
 
 def printed(
@@ -186,6 +193,112 @@ def test_without_colours() -> None:
     """
     line = ConsoleLine(1, None, b"\x1b[1mbold\x1b[0m")
     assert "bold" == shown(line, colours=False)
+
+
+@pytest.mark.parametrize(
+    ("printed", "seen"),
+    [
+        (b"a\tb", "a\tb"),
+        ("a\u202eb".encode(), "a\\u202eb"),
+        (b"\x1b[8mhidden\x1b[0m", "hidden\x1b[0m\x1b[0m"),
+        (b"\x1b[1;8mhidden", "hidden\x1b[0m"),
+        (b"\x1b[38;5;8mgrey", "\x1b[38;5;8mgrey\x1b[0m"),
+        (b"\x1b[38;5;999999999mred", "red\x1b[0m"),
+    ],
+)
+def test_as_a_terminal_shows_it(printed: bytes, seen: str) -> None:
+    """
+    Tabs and colours stay; nothing is hidden, or turned around.
+    """
+    assert seen == shown(ConsoleLine(1, None, printed), colours=True)
+
+
+def test_reader_that_has_had_enough(place: Workplace) -> None:
+    """
+    `logs | head` is no failure.
+    """
+    printed(place.run_dir, 1, *(b"line %d" % n for n in range(200_000)))
+    process = place.start("logs", "run", stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert b"line 0\n" == process.stdout.readline()
+    process.stdout.close()
+    assert 0 == process.wait(timeout=60)
+
+
+class Unsteady(RunConsole):
+    """A run that cannot be read now and then."""
+
+    failures: ClassVar[list[bool]] = []
+
+    def lines(self) -> Iterator[ConsoleLine]:
+        if self.failures and self.failures.pop(0):
+            raise StorageUnavailableError("the bucket does not answer.")
+        yield from super().lines()
+
+
+def test_network_that_goes_and_comes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """
+    A run that cannot be read for a while is followed when it can be again;
+    that is said once.
+    """
+    printed(tmp_path, 1, b"one")
+    lock = DirectoryLock.acquire(tmp_path, holder="a trainer")
+    Unsteady.failures[:] = [False, True, True, False, True]
+    rounds = itertools.count(1)
+
+    def sleep(secs: float) -> None:
+        if next(rounds) == 4:
+            ConsoleLog(tmp_path, 1).append(b"two\n", when=1e9)
+            lock.release()
+
+    out: list[str] = []
+    monkeypatch.setattr(console_module, "RunConsole", Unsteady)
+    watch(tmp_path, write=out.append, sleep=sleep)
+    assert ["one", "two"] == [line for line in out if " " not in line][-2:]
+    assert "interrupted" in out[-1]
+    said = capsys.readouterr().err
+    assert 2 == said.count("the bucket does not answer")
+    Unsteady.failures[:] = [True]
+    with pytest.raises(StorageUnavailableError):
+        watch(tmp_path, follow=False, write=out.append)
+
+
+def test_thinned_in_a_notebook(tmp_path: Path) -> None:
+    """
+    Of much that comes while a notebook watches, a part is shown, with the end
+    and where all of it is; before, all that was asked for.
+    """
+    printed(tmp_path, 1, *(b"old %d" % n for n in range(500)))
+    lock = DirectoryLock.acquire(tmp_path, holder="a trainer")
+    rounds = itertools.count(1)
+
+    def sleep(secs: float) -> None:
+        number = next(rounds)
+        lines = b"".join(b"new %d.%d\n" % (number, n) for n in range(100))
+        ConsoleLog(tmp_path, 1).append(lines, when=1e9)
+        if number == 10:
+            lock.release()
+
+    out: list[str] = []
+    watch(tmp_path, lines=300, thin=True, write=out.append, sleep=sleep)
+    lines = "\n".join(out).split("\n")
+    assert 300 == sum(line.startswith("old") for line in lines)
+    assert 230 < sum(line.startswith("new") for line in lines) < 250
+    assert "new 11.99" in lines
+    assert any(f"colab-keras-bg logs {tmp_path}" in line for line in lines)
+
+
+def test_lines_that_cannot_be_shown(tmp_path: Path) -> None:
+    """
+    A negative number of lines is refused.
+    """
+    printed(tmp_path, 1, b"one")
+    with pytest.raises(UsageError, match="lines=-1"):
+        watch(tmp_path, lines=-1)
 
 
 def test_watch_a_run_that_has_ended(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_nobody_hears(stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
         ("a\nb", "a\nb"),
         ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
         ("\r\t\x7f\x9b", "\\r\\t\\x7f\\x9b"),
+        ("abc\u202egnp.exe\u2066", "abc\\u202egnp.exe\\u2066"),
         ("file\udcff", "file\\udcff"),
     ],
 )
