@@ -158,8 +158,15 @@ def _dress(ax: Any, chart: Chart) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(_short))
     if ax.get_yscale() == "linear":
         ax.yaxis.set_major_locator(MaxNLocator(4))
-    ax.set_xlabel(chart.along, color=_INK, fontsize=9, loc="right")
+    along = chart.along
+    if ax.get_yscale() == "log":
+        along = f"vertically by powers of ten · {along}"
+    ax.set_xlabel(along, color=_INK, fontsize=9, loc="right")
     ax.margins(x=0.01)
+    xs = [x for curve in chart.curves for x in curve.xs]
+    if xs and min(xs) < max(xs):  # Where there is no value, too.
+        beside = 0.01 * (max(xs) - min(xs))
+        ax.set_xlim(min(xs) - beside, max(xs) + beside)
     ax.patch.set_visible(False)
     ax.figure.patch.set_visible(False)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colab_keras_bg.report.numbers import any_number, moment, number, whole
-from colab_keras_bg.report.overview import OWN
+from colab_keras_bg.report.overview import OWN, first
 
 __all__ = ["Chart", "Curve", "metric_charts", "resource_charts", "thinned"]
 
@@ -131,7 +131,7 @@ def metric_charts(
             ys.append(math.nan if known is None else known)
             newest[name] = any_number(value)
     grouped: dict[str, list[str]] = {}
-    for name in points:
+    for name in first(points):
         base = name.removeprefix(_VALIDATION)
         grouped.setdefault(base if base in points else name, []).append(name)
     charts = []

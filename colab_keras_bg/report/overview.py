@@ -32,6 +32,7 @@ __all__ = [
     "OWN",
     "Overview",
     "eta_secs",
+    "first",
     "newest_values",
     "overview_of",
     "read_overview",
@@ -46,6 +47,8 @@ _MOST_BYTES = 1 << 20
 _TAIL_BYTES = 64 << 10
 _TOLD_ATTEMPTS = 5
 _MOST_VALUES = 200
+# Of the losses of many outputs, none is the one.
+_FIRST = ("loss", "val_loss")
 # A pace is that of about the last ten minutes.
 _PACE_SECS, _LEAST_PACE_SECS = 600.0, 20.0
 _RESOURCES = (
@@ -100,6 +103,7 @@ class Overview:
             **told,
             "eta_secs": self.eta_secs,
             "goodput": None if goodput is None else round(goodput, 4),
+            "attempts_left_out": self.left_out,
             "split": self.split.to_json(),
             # JSON knows no NaN: a text says what it is.
             "metrics": {
@@ -213,7 +217,16 @@ def newest_values(reports: Iterable[Mapping[str, Any]]) -> dict[str, float]:
                 continue
             if name in found or len(found) < _MOST_VALUES:
                 found[name] = known
-    return found
+    return {name: found[name] for name in first(found)}
+
+
+def first(names: Iterable[str]) -> list[str]:
+    """Metrics in the order in which they matter: the loss comes first.
+
+    Args:
+        names: Their names, as they were reported.
+    """
+    return sorted(names, key=lambda name: name not in _FIRST)
 
 
 def resources_of(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,13 +176,14 @@ def _charts(
         except (ArithmeticError, ValueError) as error:
             svg = f'<p class="muted">cannot be drawn: {shown(error)}</p>'
         unit = f' <span class="muted">{chart.unit}</span>' if chart.unit else ""
+        title = shown(chart.title, most=60).strip() or "(without a name)"
         keys = "".join(
             f'<span class="key" style="--c:var({line})">'
             f"{shown(curve.name, most=60)} <b>{as_value(curve.last)}</b></span>"
             for curve, line in zip(chart.curves, _LINES, strict=False)
         )
         cards.append(
-            f'<div class="card"><h3>{shown(chart.title, most=60)}{unit}</h3>'
+            f'<div class="card"><h3>{title}{unit}</h3>'
             f'<p class="small">{keys}</p>{svg}</div>'
         )
     return f'<div class="charts">{"".join(cards)}</div>'
@@ -201,5 +202,6 @@ def _console(data: PageData) -> str:
     count = len(data.console)
     return _section(
         f"Console, the last {count} lines",
-        f'<pre dir="ltr">{console_html(lines)}</pre>',
+        # It opens at its end.
+        f'<div class="newest"><pre dir="ltr">{console_html(lines)}</pre></div>',
     )

@@ -61,7 +61,8 @@ def head_part(data: PageData, *, trouble: str | None) -> str:
         reason = f"<span>{shown(status.reason)}</span>"
     found = [
         f'<header><h1>{shown(where, most=200)}</h1><span class="pill {state}">'
-        f"{state}</span>{reason}</header>"
+        f'{state}</span>{reason}<span class="muted small">as of '
+        f"{as_time(data.now)}</span></header>"
     ]
     for text in filter(None, (status.problem, trouble)):
         found.append(_alarm(text, is_bad=True))
@@ -102,8 +103,8 @@ def _tiles(data: PageData) -> str:
         tiles.append(
             _tile(
                 "last sign of life",
-                f"{ago(data.now - status.last_heartbeat)} ago",
                 as_time(status.last_heartbeat),
+                f"{ago(data.now - status.last_heartbeat)} before this page",
             )
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -148,9 +149,18 @@ def goodput_part(data: PageData) -> str:
     return (
         "<section><h2>Where the time went</h2>"
         f'<div class="card"><p><b>{100 * (split.goodput or 0):.1f} %</b> of '
-        f"{as_secs(wall_secs)} moved the training forward for good.</p>"
+        f"{as_secs(wall_secs)} moved the training forward for good"
+        f"{_of_attempts(data)}.</p>"
         f"{_bar(shares)}{_keys(split)}</div></section>"
     )
+
+
+def _of_attempts(data: PageData) -> str:
+    """Of which attempts that is, if not of all."""
+    if not data.past.left_out:
+        return ""
+    told = as_count(len(data.past.stretches))
+    return f", over {told} of {as_count(data.status.attempts)} attempts"
 
 
 def _keys(split: Split) -> str:
@@ -175,10 +185,10 @@ def attempts_part(data: PageData) -> str:
     rows = [
         [
             str(one.number),
-            as_time(one.started),
-            as_secs(one.secs),
-            _steps(one),
             shown(one.reason, most=160),
+            _steps(one),
+            as_secs(one.secs),
+            as_time(one.started),
             shown(one.host, most=60),
         ]
         for one in reversed(stretches[-_SHOWN_ATTEMPTS:])
@@ -187,7 +197,7 @@ def attempts_part(data: PageData) -> str:
     note = ""
     if more:
         note = f'<p class="muted small">{as_count(more)} older ones.</p>'
-    head = ["", "started", "lasted", "steps", "how it ended", "machine"]
+    head = ["", "how it ended", "steps", "lasted", "started", "machine"]
     return (
         '<section><h2>Attempts</h2><div class="card">'
         f'<div class="line">{line}</div><div class="ends muted small">'
@@ -239,11 +249,11 @@ def checkpoints_part(data: PageData) -> str:
     rows = [
         [
             as_count(one.step),
+            _where(status, one.step),
+            shown(_values(one.metrics), most=160),
             as_time(one.created),
             as_bytes(one.size_bytes),
             str(one.attempt),
-            _where(status, one.step),
-            shown(_values(one.metrics), most=160),
         ]
         for one in data.checkpoints
     ]
@@ -256,7 +266,7 @@ def checkpoints_part(data: PageData) -> str:
     best = ""
     if status.best:
         best = f"<p>The best: {shown(status.best)}</p>"
-    head = ["step", "committed", "written", "attempt", "where", "measured"]
+    head = ["step", "where", "measured", "committed", "written", "attempt"]
     return (
         f'<section><h2>Checkpoints</h2><div class="card">{best}'
         f"{table(head, rows)}{note}</div></section>"

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    Group,
+    RenderableType,
+    RenderResult,
+)
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -25,7 +31,11 @@ from colab_keras_bg.report.numbers import (
 )
 from colab_keras_bg.report.overview import Overview
 from colab_keras_bg.report.status import RunStatus
-from colab_keras_bg.report.text import resources_text, safe_text
+from colab_keras_bg.report.text import (
+    resources_text,
+    safe_text,
+    told_attempts,
+)
 from colab_keras_bg.report.timeline import Split
 
 __all__ = ["screen"]
@@ -45,7 +55,11 @@ _PARTS = (
     ("waiting", "idle", "bright_black"),
 )
 _SHOWN_METRICS, _SHOWN_ATTEMPTS, _SHOWN_DAMAGED = 6, 3, 3
-_BAR_CELLS = 72
+_MOST_CELLS = 100
+# Less is too narrow for two columns.
+_TWO_COLUMNS = 64
+# Where there are no colours, what tells the parts of a bar apart.
+_FILLED, _SIGNS = "█", "█▒░▚▞·"
 # Signs of life come every ten seconds.
 _OLD_SECS = 90.0
 
@@ -69,9 +83,9 @@ def screen(overview: Overview, *, now: float) -> RenderableType:
         if more := len(status.damaged) - len(shown):
             shown = [*shown, f"and {more} more"]
         parts.append(_alarm("damaged", shown, "yellow"))
-    parts += [_facts(overview, now), _measured(overview)]
+    parts += [_facts(overview, now), _Measured(overview)]
     if overview.split.wall_secs >= 1:
-        parts.append(_goodput(overview.split))
+        parts.append(_Goodput(overview))
     parts.append(_attempts(overview))
     title = _text(status.run_dir, style="bold", most=200)
     colour = _COLOURS.get(status.state, "white")
@@ -131,23 +145,53 @@ def _safe_style(status: RunStatus) -> str:
     return "green"
 
 
-def _goodput(split: Split) -> RenderableType:
+class _Goodput:
     """What the time went into: a bar, and what its colours mean."""
-    head = Text.assemble(
-        ("\ngoodput      ", "dim"),
-        (f"{100 * (split.goodput or 0):.1f} %", "bold green"),
-        f" of {as_secs(split.wall_secs)}\n",
-    )
-    for name, _, colour in _PARTS:
-        share = getattr(split, name) / split.wall_secs
-        head.append("█" * round(share * _BAR_CELLS), colour)
-    head.append("\n")
-    for name, what, colour in _PARTS:
-        secs = getattr(split, name)
-        if secs >= 0.005 * split.wall_secs:
-            head.append("■", colour)
-            head.append(f" {what} {as_secs(secs)} ", "dim")
-    return head
+
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        split = self._overview.split
+        cells = min(_MOST_CELLS, options.max_width)
+        no_colours = console.no_color or console.color_system is None
+        signs = _SIGNS if no_colours else _FILLED * len(_PARTS)
+        head = Text.assemble(
+            ("\ngoodput      ", "dim"),
+            (f"{100 * (split.goodput or 0):.1f} %", "bold green"),
+            f" of {as_secs(split.wall_secs)}",
+        )
+        if self._overview.left_out:
+            head.append(f", over {told_attempts(self._overview)}", "dim")
+        head.append("\n")
+        parts = [
+            (*part, sign, length)
+            for part, sign, length in zip(
+                _PARTS, signs, _cells_of(split, cells), strict=True
+            )
+        ]
+        for _, _, colour, sign, length in parts:
+            head.append(sign * length, colour)
+        head.append("\n")
+        for name, what, colour, sign, length in parts:
+            secs = getattr(split, name)
+            if length or secs >= 0.005 * split.wall_secs:
+                head.append(sign if no_colours else "■", colour)
+                head.append(f" {what} {as_secs(secs)} ", "dim")
+        yield head
+
+
+def _cells_of(split: Split, cells: int) -> list[int]:
+    """How much of a bar each part has: never more than there is in all."""
+    found, passed, shown = [], 0.0, 0
+    for name, _, _ in _PARTS:
+        passed += getattr(split, name) / split.wall_secs
+        count = max(0, min(cells, round(passed * cells)) - shown)
+        found.append(count)
+        shown += count
+    return found
 
 
 def _attempts(overview: Overview) -> RenderableType:
@@ -160,24 +204,39 @@ def _attempts(overview: Overview) -> RenderableType:
     return lines
 
 
-def _measured(overview: Overview) -> RenderableType:
-    """The newest metrics, and beside them what is used."""
-    metrics, used = _table(), _table()
-    shown = list(overview.metrics.items())[:_SHOWN_METRICS]
-    for name, value in shown:
-        metrics.add_row(_text(name, most=24), Text(as_value(value), "bold"))
-    if more := len(overview.metrics) - len(shown):
-        metrics.add_row("", Text(f"and {more} more", "dim"))
-    for name, told in resources_text(overview.resources).items():
-        used.add_row(name.replace("_wait", ""), _text(told, most=80))
-    sent = overview.resources.get("sent_bytes_per_sec")
-    if sent:
-        used.add_row("network", Text(f"{as_bytes(sent)}/s sent"))
-    both = Table.grid(padding=(0, 3))
-    both.add_column(ratio=2)
-    both.add_column(ratio=3)
-    both.add_row(metrics, used)
-    return Group(Text(""), both) if shown or overview.resources else both
+class _Measured:
+    """The newest metrics, and beside or below them what is used."""
+
+    def __init__(self, overview: Overview) -> None:
+        self._overview = overview
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        overview = self._overview
+        metrics, used = _table(), _table()
+        shown = list(overview.metrics.items())[:_SHOWN_METRICS]
+        for name, value in shown:
+            metrics.add_row(_text(name, most=24), Text(as_value(value), "bold"))
+        if more := len(overview.metrics) - len(shown):
+            metrics.add_row("", Text(f"and {more} more", "dim"))
+        for name, told in resources_text(overview.resources).items():
+            used.add_row(name.replace("_wait", ""), _text(told, most=80))
+        sent = overview.resources.get("sent_bytes_per_sec")
+        if sent:
+            used.add_row("network", Text(f"{as_bytes(sent)}/s sent"))
+        if not shown and not overview.resources:
+            return
+        yield Text("")
+        if options.max_width < _TWO_COLUMNS:
+            yield metrics
+            yield used
+            return
+        both = Table.grid(padding=(0, 3))
+        both.add_column(ratio=2)
+        both.add_column(ratio=3)
+        both.add_row(metrics, used)
+        yield both
 
 
 def _alarm(title: str, lines: Sequence[str], colour: str) -> RenderableType:

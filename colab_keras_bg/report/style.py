@@ -11,12 +11,12 @@ __all__ = ["STYLE"]
 STYLE = """\
 :root{color-scheme:light dark;--page:#f6f7f9;--card:#fff;--ink:#16202b;
 --muted:#5d6b7a;--grid:#e3e7ec;--mark:#b3bdc8;--accent:#1769d2;
---line-1:#1769d2;--line-2:#d9730d;--line-3:#14866d;
+--line-1:#1769d2;--line-2:#d9730d;--line-3:#8250df;
 --good:#14804a;--warn:#a35200;--bad:#c02626;--idle:#9aa5b1;
 --warn-page:#fff4e2;--bad-page:#fdecec;--console:#101820;--printed:#dde5ee}
 @media (prefers-color-scheme:dark){:root{--page:#0e1318;--card:#171e26;
 --ink:#e6ecf2;--muted:#93a1b0;--grid:#28323d;--mark:#4a5866;--accent:#6cb0ff;
---line-1:#6cb0ff;--line-2:#ffa657;--line-3:#4fd1a8;
+--line-1:#6cb0ff;--line-2:#ffa657;--line-3:#c297ff;
 --good:#4cc38a;--warn:#f0b35e;--bad:#ff7b72;--idle:#566473;
 --warn-page:#33270f;--bad-page:#3a1718;--console:#0a0e12;--printed:#d5dee8}}
 *{box-sizing:border-box}
@@ -63,17 +63,25 @@ border-radius:3px;margin-right:6px;background:var(--c)}
 overflow:hidden}
 .line i{position:absolute;top:0;bottom:0;min-width:1px}
 .ends{display:flex;justify-content:space-between;gap:12px}
-.swipe{overflow-x:auto;-webkit-overflow-scrolling:touch}
+.swipe{overflow-x:auto;-webkit-overflow-scrolling:touch;
+background:linear-gradient(90deg,var(--card) 30%,transparent) 0 0/40px 100%,
+linear-gradient(270deg,var(--card) 30%,transparent) 100% 0/40px 100%,
+linear-gradient(90deg,var(--mark),transparent) 0 0/10px 100%,
+linear-gradient(270deg,var(--mark),transparent) 100% 0/10px 100%;
+background-color:var(--card);background-repeat:no-repeat;
+background-attachment:local,local,scroll,scroll}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th{font-weight:600;color:var(--muted);font-size:13px;text-align:left}
 th,td{padding:6px 14px 6px 0;border-bottom:1px solid var(--grid);
 vertical-align:top;white-space:nowrap}
-.attempts td:nth-child(5),.facts td:last-child{white-space:normal;
+.attempts td:nth-child(2),.facts td:last-child{white-space:normal;
 overflow-wrap:anywhere;min-width:180px}
 tr:last-child td{border-bottom:0}
 .facts td:first-child{color:var(--muted)}
+.newest{display:flex;flex-direction:column-reverse;overflow:auto;
+max-height:70vh;border-radius:12px;background:var(--console)}
 pre{background:var(--console);color:var(--printed);margin:0;padding:14px 16px;
-border-radius:12px;overflow:auto;max-height:70vh;line-height:1.45;
+border-radius:12px;overflow-x:auto;flex:none;line-height:1.45;
 font-size:12.5px;unicode-bidi:isolate}
 .b{font-weight:700}.d{opacity:.65}.i{font-style:italic}
 .u{text-decoration:underline}
@@ -85,5 +93,5 @@ footer{margin-top:32px}
 .tiles{grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}
 .tiles .card{padding:10px 12px}.tiles strong{font-size:18px}
 .tiles .wide{grid-column:1/-1}pre{font-size:11.5px}}
-@media print{pre{max-height:none;white-space:pre-wrap}}
+@media print{.newest{max-height:none}pre{white-space:pre-wrap}}
 """

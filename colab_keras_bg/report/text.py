@@ -12,7 +12,12 @@ from typing import Any
 from colab_keras_bg.durability import ago
 from colab_keras_bg.journal.announce import printable
 from colab_keras_bg.report.divergence import divergence_text
-from colab_keras_bg.report.numbers import as_bytes, as_secs, as_value
+from colab_keras_bg.report.numbers import (
+    as_bytes,
+    as_count,
+    as_secs,
+    as_value,
+)
 from colab_keras_bg.report.overview import Overview
 from colab_keras_bg.report.status import RunStatus
 from colab_keras_bg.report.timeline import Split
@@ -23,6 +28,7 @@ __all__ = [
     "resources_text",
     "safe_text",
     "split_text",
+    "told_attempts",
 ]
 
 _SHOWN_STEPS = 6
@@ -80,6 +86,9 @@ def _how_it_goes(overview: Overview) -> list[tuple[str, str]]:
     goodput = overview.split.goodput
     if goodput is not None and overview.split.wall_secs >= 1:
         rows.append(("goodput", split_text(overview.split)))
+        if overview.left_out:
+            told = f"{rows[-1][1]}, over {told_attempts(overview)}"
+            rows[-1] = ("goodput", told)
     if overview.eta_secs is not None:
         rows.append(("eta", f"{as_secs(overview.eta_secs)} left"))
     if overview.metrics:
@@ -89,6 +98,13 @@ def _how_it_goes(overview: Overview) -> list[tuple[str, str]]:
     if used := resources_text(overview.resources):
         rows.append(("resources", "; ".join(used.values())))
     return rows
+
+
+def told_attempts(overview: Overview) -> str:
+    """Of how many attempts the time is known, where not of all."""
+    count = overview.status.attempts
+    told = as_count(max(0, count - overview.left_out))
+    return f"{told} of {as_count(count)} attempts"
 
 
 def split_text(split: Split) -> str:

@@ -48,6 +48,7 @@ KEYS = {
     "expected_steps",
     "eta_secs",
     "goodput",
+    "attempts_left_out",
     "split",
     "metrics",
     "diverged",
@@ -101,6 +102,7 @@ def test_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "expected_steps": None,
         "eta_secs": None,
         "metrics": {},
+        "attempts_left_out": 0,
         "diverged": {},
         "resources": {},
     }

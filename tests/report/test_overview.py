@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import Any
 
 import pytest
 from an_hour import BEGAN, HOUR, a_run_of_an_hour
+from rich.cells import cell_len
 from rich.console import Console
 
+from colab_keras_bg.report.curves import metric_charts
 from colab_keras_bg.report.overview import (
     Overview,
     eta_secs,
+    newest_values,
     overview_of,
     read_overview,
 )
@@ -263,3 +267,56 @@ def test_what_has_diverged(tmp_path: Path) -> None:
         told["metrics"]["accuracy"],
     )
     assert {"loss": 15_001, "accuracy": 15_001} == told["diverged"]
+
+
+def test_the_loss_comes_first() -> None:
+    """
+    Of a model with many outputs, the loss is shown, wherever Keras puts it.
+    """
+    reports = [
+        {"step": step, **{f"head_{n:02d}_loss": 1.0 for n in range(30)}}
+        | {"loss": 0.5, "val_head_00_loss": 1.0, "val_loss": 0.7}
+        for step in (1, 2)
+    ]
+    found = newest_values(reports)
+    assert ["loss", "val_loss", "head_00_loss"] == list(found)[:3]
+    charts, more = metric_charts(reports, most=5)
+    assert "loss" == charts[0].title
+    assert ["training", "validation"] == [c.name for c in charts[0].curves]
+    assert 26 == more
+
+
+def test_what_is_known_of_some_attempts_only(hour: Path) -> None:
+    """
+    A goodput that leaves attempts out says so, everywhere.
+    """
+    found = replace(read_overview(hour), left_out=0)
+    assert "of 3 attempts" not in as_text(
+        found.status, now=time.time(), overview=found
+    )
+    found = replace(found, left_out=1)
+    told = "over 2 of 3 attempts"
+    assert told in as_text(found.status, now=time.time(), overview=found)
+    assert told in on_a_terminal(found)
+    assert 1 == found.to_json()["attempts_left_out"]
+
+
+@pytest.mark.parametrize("width", [30, 40, 64, 100, 200])
+def test_bar_that_fits(hour: Path, width: int) -> None:
+    """
+    The goodput is one line of the terminal, and without colours its parts
+    differ.
+    """
+    console = Console(width=width, color_system=None, file=io.StringIO())
+    with console.capture() as capture:
+        console.print(screen(read_overview(hour), now=BEGAN + HOUR))
+    lines = capture.get().splitlines()
+    assert max(map(cell_len, lines)) <= width
+    bars = [n for n, line in enumerate(lines) if "██" in line]
+    assert 1 == len(bars)
+    bar = lines[bars[0]].strip("│ ")
+    assert min(100, width - 4) - 1 <= len(bar) <= min(100, width - 4)
+    used = set(bar) - {" "}
+    assert len(used) >= 3
+    legend = "".join(lines[bars[0] + 1 : bars[0] + 5])
+    assert used <= set(legend)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from an_hour import BEGAN, HOUR, a_run_of_an_hour
 
 from colab_keras_bg.journal.console_log import ConsoleLog
 from colab_keras_bg.report.markup import console_html, shown
+from colab_keras_bg.report.numbers import as_time
 from colab_keras_bg.report.page import MOST_BYTES, page_of, report_page
 from colab_keras_bg.report.page_data import read_page_data
 from colab_keras_bg.report.status import read_status
@@ -302,3 +304,22 @@ def test_long_text() -> None:
     What is too long keeps its beginning and its end.
     """
     assert shown("a" * 100 + "<b>", most=9) == "aaaaa…a&lt;b&gt;"
+
+
+def test_a_page_says_when_it_was_written(tmp_path: Path) -> None:
+    """
+    Whoever opens it later is not told what was true then as if it were now,
+    nor is a part of the run taken for all of it.
+    """
+    run = a_run_of_an_hour(tmp_path / "run").path
+    data = read_page_data(stored_run(run), now=BEGAN + HOUR + 6)
+    text = Page(page_of(data, draw=None)).text
+    written = as_time(BEGAN + HOUR + 6)
+    assert text.index(f"as of {written}") < text.index("Attempts")
+    assert "before this page" in text
+    assert "ago" not in text.split("last sign of life")[1][:80]
+    assert "over 3 of" not in text
+    past = replace(data.past, left_out=7)
+    data = replace(data, past=past, status=replace(data.status, attempts=10))
+    text = Page(page_of(data, draw=None)).text
+    assert "moved the training forward for good, over 3 of 10 attempts" in text
