@@ -39,10 +39,14 @@ class RunOutput:
         """
         self._directory, self._kept, self._thin = directory, kept, thin
         self._capture: Capture | None = None
-        self._forget: Callable[[], object] = lambda: None
+        self._forget: Callable[[], object] | None = None
+        self._cell_is_over, self._step_then = False, -1
 
     def begin(self) -> None:
         """Keeps what is printed from now on, unless that is done already."""
+        self._cell_is_over = False
+        if self._forget is None:
+            self._forget = _at_cell_end(self._cell_ends)
         if not self._kept or self._capture is not None:
             return
         where = shlex.quote(self._directory.address)
@@ -58,13 +62,32 @@ class RunOutput:
             say(f"what is printed is not kept: {error}")
             return
         self._capture = capture
-        self._forget = _at_cell_end(self.end)
 
-    def end(self, *told: Any) -> None:
+    def end(self) -> None:
         """Leaves everything as it was."""
+        forget, self._forget = self._forget, None
+        if forget is not None:
+            forget()
+        self._stop()
+
+    def is_left_at(self, step: int) -> bool:
+        """Whether the cell is over, and the training has stood still since.
+
+        It was left by an exception then, or by whoever has interrupted it.
+
+        Args:
+            step: Where it is; asked again and again.
+        """
+        before, self._step_then = self._step_then, step
+        return self._cell_is_over and step == before
+
+    def _cell_ends(self, *told: Any) -> None:
+        self._cell_is_over = True
+        self._stop()
+
+    def _stop(self) -> None:
         capture, self._capture = self._capture, None
         if capture is not None:
-            self._forget()
             capture.stop()
 
 

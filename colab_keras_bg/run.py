@@ -389,6 +389,8 @@ class Run:
             self._lost = error
         self.logbook.show_resources(self._directory.attempt)
         state, step, epoch = self._state, self._step, self._epoch
+        if self._output.is_left_at(step) and state == "training":
+            state = "paused"
         told: dict[str, Any] = {"state": state, "step": step, "epoch": epoch}
         return vital_signs(self._directory, self.saves, self.times, **told)
 

@@ -1,11 +1,13 @@
 """What a run uses, shown in TensorBoard beside what it learns.
 
-Invariant: each line of `resources.jsonl` is shown once, at the step at which
-the training was then; a run that is not shown there is not begun to be.
+Invariant: each line of `resources.jsonl` is shown once, over the seconds since
+the run was begun: what a training uses while it stands still matters most. A
+run that is not shown there is not begun to be.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -20,6 +22,7 @@ __all__ = ["ResourceEvents", "shown_resources"]
 
 _FOLDER = "resources"
 _GB = 1e9
+_MOST_SECS = 1e10  # More is no time that has passed.
 # As they are shown: the name in a line, and what it is divided by.
 _PLAIN = {
     "step_secs": ("step_secs", 1.0),
@@ -51,6 +54,8 @@ class ResourceEvents:
         """
         self._run_dir, self._events = run_dir, events
         self._at: dict[int, int] = {}
+        self._began: float | None = None
+        self._last = -1
 
     def show(self, attempt: int) -> None:
         """Shows what has come since.
@@ -61,11 +66,23 @@ class ResourceEvents:
         if not self._events.root.is_dir():
             return
         for line in self._lines(attempt):
-            step, values = line.get("step"), shown_resources(line)
-            if type(step) is int and values:
+            when, values = line.get("time"), shown_resources(line)
+            if isinstance(when, int | float) and values:
+                # Clocks of machines differ a little.
+                self._last = max(self._last + 1, self._secs(when))
                 self._events.add(
-                    _FOLDER, partial(scalars, values), step=step, run_step=step
+                    _FOLDER,
+                    partial(scalars, values),
+                    step=self._last,
+                    run_step=0,  # What was used stays, though it be lost.
                 )
+
+    def _secs(self, when: float) -> int:
+        """Seconds since the run was begun."""
+        if self._began is None:
+            self._began = _created(self._run_dir, otherwise=when)
+        secs = when - self._began
+        return int(secs) if 0 <= secs < _MOST_SECS else 0
 
     def _lines(self, attempt: int) -> list[dict[str, Any]]:
         folder = self._run_dir / attempt_directory(attempt)
@@ -86,6 +103,12 @@ class ResourceEvents:
             if isinstance(values, dict):
                 found.append(values)
         return found
+
+
+def _created(run_dir: Path, *, otherwise: float) -> float:
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return float(json.loads((run_dir / "run.json").read_bytes())["created"])
+    return otherwise
 
 
 def shown_resources(line: Mapping[str, Any]) -> dict[str, float]:

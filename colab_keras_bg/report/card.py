@@ -31,6 +31,7 @@ _COLOURS = {
     "running": "#14804a",
     "done": "#1769d2",
     "interrupted": "#a35200",
+    "paused": "#a35200",
     "failed": "#c02626",
 }
 _CARD = (
@@ -57,7 +58,11 @@ def card_of(run: Run) -> str:
     state = status.state if status else "not begun on this machine"
     if run.is_open:
         told = str(signs.get("state"))
-        state = told if told in ("starting", "training", "done") else "open"
+        state = (
+            told
+            if told in ("starting", "training", "paused", "done")
+            else "open"
+        )
     colour = _COLOURS.get(state, "#5d6b7a")
     rows = [("step", _step(run, status, signs)), _safe(status)]
     if signs.get("saves") and run.is_open:

@@ -39,6 +39,7 @@ __all__ = ["RunStatus", "read_status", "status_of", "wherever"]
 _T = TypeVar("_T")
 # For how long a live run that is far away may give no sign of life.
 _FRESH_SECS = 90.0
+_PAUSED = "its cell has ended before the training did: run the cell again"
 # Less than a save needs besides its tensors.
 _SPARE_BYTES = 4 << 20
 
@@ -180,9 +181,12 @@ def status_of(stored: StoredRun, *, ending: bool = False) -> RunStatus:
     if head and durable and head.step == durable.step:
         since = head.committed
     running = _is_running(stored, signs)
+    paused = running and signs.get("state") == "paused"
     if ending and last is not None and last.ended is not None:
         running = False
     state, reason = _state(running, done, last)
+    if paused:
+        state, reason = "interrupted", _PAUSED
     committed = durable.step if durable else None
     step, epoch = _told(signs, committed)
     shipped_to = stored.address if stored.is_remote else spool_target(stored)

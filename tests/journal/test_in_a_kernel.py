@@ -11,6 +11,7 @@ import pytest
 from waiting import until
 
 from colab_keras_bg.journal.console_reading import ConsoleReader
+from colab_keras_bg.report.status import read_status
 from colab_keras_bg.storage.local import LocalStorage
 
 manager = pytest.importorskip("jupyter_client.manager")
@@ -133,6 +134,46 @@ def test_ends_with_the_cell(kernel: Kernel, tmp_path: Path) -> None:
         "run.close(reason='over', exit_status=0)\n"
     )
     assert ["kept", "again"] == stored(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_training_that_was_left(kernel: Kernel, tmp_path: Path) -> None:
+    """
+    A cell that was interrupted while it trained is not told to be running for
+    as long as the kernel lives; run again, it is.
+    """
+    begin = "run.training_begins()\nrun.at_step({}, epoch=0)\n"
+    looks = (
+        "for _ in range(200):\n"
+        "    run._heartbeat.beat()\n"
+        "    time.sleep(0.05)\n"
+        f"    state = read_status({str(tmp_path)!r}).state\n"
+        "    if state == {!r}: break\n"
+        "print('it is', state)\n"
+    )
+    running, left = looks.format("running"), looks.format("interrupted")
+    shown = kernel.run(
+        "import time, colab_keras_bg as bg\n"
+        "from colab_keras_bg.report.status import read_status\n"
+        f"run = bg.Run({str(tmp_path)!r}, resources='off', report='off')\n"
+        f"run.open()\n{begin.format(7)}{running}raise KeyboardInterrupt\n"
+    )
+    assert "it is running" in shown
+    assert "it is interrupted" in kernel.run(left)
+    found = read_status(tmp_path)
+    assert "interrupted" == found.state
+    assert "run the cell again" in found.reason
+    assert "paused" in kernel.run("print(run._repr_html_())")
+    watched = f"bg.watch({str(tmp_path)!r})"
+    assert "interrupted: its cell has ended" in kernel.run(watched)
+    assert "it is running" in kernel.run(begin.format(8) + running)
+    # Steps in a loop of the user's own, cell by cell, are told as such.
+    assert "it is interrupted" in kernel.run(left)
+    step = "run.at_step(9 + _, epoch=0)"
+    turn = running.replace("run._heartbeat", f"{step}; run._heartbeat", 1)
+    assert "it is running" in kernel.run(turn)
+    kernel.run("run.close(reason='over', exit_status=0)")
+    assert "over" == read_status(tmp_path).reason
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
