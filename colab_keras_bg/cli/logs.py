@@ -19,6 +19,7 @@ from colab_keras_bg.checkpoint.policies import secs_of
 from colab_keras_bg.cli import exit_status
 from colab_keras_bg.cli.arguments import Command, one_name
 from colab_keras_bg.errors import UsageError
+from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.console_log import stamp
 from colab_keras_bg.journal.console_reading import ConsoleLine
 from colab_keras_bg.report.console import RunConsole, followed, shown
@@ -68,7 +69,14 @@ def _run(values: Any, names: Sequence[str]) -> int:
                 printer.print(lines)
         else:
             printer.print(console.all_lines())
+            if not printer.count and since is None:
+                _say_nothing_is_there(values.attempt)
     return exit_status.DONE
+
+
+def _say_nothing_is_there(attempt: int | None) -> None:
+    of = "any attempt" if attempt is None else f"attempt {attempt}"
+    say(f"nothing that {of} has printed is there")
 
 
 class _Printer:
@@ -77,10 +85,12 @@ class _Printer:
     def __init__(self, *, since: float | None, times: bool) -> None:
         self._since, self._times = since, times
         self._is_terminal = sys.stdout.isatty()
+        self.count = 0
 
     def print(self, lines: Iterable[ConsoleLine]) -> None:
         out = sys.stdout.buffer
         for line in lines:
+            self.count += 1
             if self._is_before(line):
                 continue
             text = line.text

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "as_secs",
     "as_time",
     "as_value",
+    "damage_in",
     "moment",
     "number",
     "records",
@@ -82,6 +83,19 @@ def records(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
             continue
         if isinstance(found, dict):
             yield found
+
+
+def damage_in(name: str, lines: Sequence[bytes]) -> list[str]:
+    """What is to be said of lines that are no records; empty if all are.
+
+    Args:
+        name: Whose lines they are.
+        lines: The last whole ones of it.
+    """
+    count = len(lines) - sum(1 for _ in records(lines))
+    if not count:
+        return []
+    return [f"{name}: {count} of the last {len(lines)} lines are damaged"]
 
 
 def as_secs(secs: float) -> str:

@@ -17,6 +17,7 @@ from colab_keras_bg.journal.metrics import METRICS
 from colab_keras_bg.report.divergence import Divergence, diverged
 from colab_keras_bg.report.numbers import (
     any_number,
+    damage_in,
     moment,
     number,
     records,
@@ -37,6 +38,7 @@ __all__ = [
     "overview_of",
     "read_overview",
     "resources_of",
+    "with_damage",
 ]
 
 # The fields of a report that are no metrics.
@@ -153,12 +155,12 @@ def overview_of(stored: StoredRun) -> Overview:
         ),
         most_bytes=_MOST_BYTES,
     )
-    reports = list(
-        records(tail_lines(stored.storage, METRICS, most_bytes=_TAIL_BYTES))
-    )
-    used = _newest_resources(stored, past)
+    tail = tail_lines(stored.storage, METRICS, most_bytes=_TAIL_BYTES)
+    reports = list(records(tail))
+    used, damage = _newest_resources(stored, past)
+    damaged = [*past.damaged, *damage_in(METRICS, tail), *damage]
     return Overview(
-        status,
+        with_damage(status, damaged),
         eta_secs=eta_secs(status, looks_of(used), now=time.time()),
         split=past.split,
         stretches=past.stretches,
@@ -253,19 +255,30 @@ def _numbers(
     return {n: record[n] for n, value in known.items() if value is not None}
 
 
-def _newest_resources(stored: StoredRun, past: Past) -> list[Mapping[str, Any]]:
-    """The last lines of the newest attempt that has any."""
+def with_damage(status: RunStatus, damaged: Sequence[str]) -> RunStatus:
+    """Names what else is damaged.
+
+    Args:
+        status: Where the run stands.
+        damaged: What was found besides, in words.
+    """
+    return replace(status, damaged=[*status.damaged, *damaged])
+
+
+def _newest_resources(
+    stored: StoredRun, past: Past
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The last lines of the newest attempt that has any, and their damage."""
+    damaged: list[str] = []
     for stretch in reversed(past.stretches[-3:]):
-        lines = tail_lines(
-            stored.storage,
-            resources_name(stretch.number),
-            most_bytes=_TAIL_BYTES,
-        )
+        name = resources_name(stretch.number)
+        lines = tail_lines(stored.storage, name, most_bytes=_TAIL_BYTES)
+        damaged += damage_in(name, lines)
         found = [
             record
             for record in records(lines)
             if moment(record.get("time")) is not None
         ]
         if found:
-            return found
-    return []
+            return found, damaged
+    return [], damaged

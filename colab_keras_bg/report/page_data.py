@@ -19,12 +19,13 @@ from colab_keras_bg.journal.metrics import METRICS
 from colab_keras_bg.report.console_tail import console_tail
 from colab_keras_bg.report.curves import Chart, metric_charts, resource_charts
 from colab_keras_bg.report.divergence import Divergence, Divergences
-from colab_keras_bg.report.numbers import records
+from colab_keras_bg.report.numbers import damage_in, records
 from colab_keras_bg.report.overview import (
     OWN,
     eta_secs,
     newest_values,
     resources_of,
+    with_damage,
 )
 from colab_keras_bg.report.past import (
     Past,
@@ -126,7 +127,7 @@ def read_page_data(stored: StoredRun, *, now: float) -> PageData:
     tail = tail_lines(storage, METRICS, most_bytes=_TAIL_BYTES)
     began = past.stretches[0].started if past.stretches else now
     return PageData(
-        status=status,
+        status=with_damage(status, [*past.damaged, *damage_in(METRICS, tail)]),
         now=now,
         past=past,
         eta_secs=eta_secs(status, looks_of(looks[-200:]), now=now),

@@ -31,6 +31,7 @@ from colab_keras_bg.stored_run import StoredRun
 __all__ = ["Past", "looks_of", "read_past", "resources_name"]
 
 _LEAST_BYTES = 16 << 10
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class Past:
         stretches: The attempts that were looked at, oldest first.
         split: What their time went into.
         left_out: How many older attempts were not looked at.
+        damaged: Whose records cannot be understood, in words.
     """
 
     stretches: Sequence[Stretch]
     split: Split
     left_out: int
+    damaged: Sequence[str] = ()
 
 
 def read_past(
@@ -69,11 +72,13 @@ def read_past(
         StorageUnavailableError: If it cannot be read.
     """
     numbers = stored.attempts.numbers()
+    looked_at = numbers[-most_attempts:]
     attempts = [
         attempt
-        for one in numbers[-most_attempts:]
+        for one in looked_at
         if (attempt := _attempt(stored, one)) is not None
     ]
+    known = {attempt.number for attempt in attempts}
     share = most_bytes // 2 // max(1, len(attempts))
     reports = looks_of(
         records(
@@ -110,7 +115,13 @@ def read_past(
     if status.state in ("interrupted", "failed"):
         kept_step = max(status.committed_step or 0, status.durable_step or 0)
     told, split = split_of(stretches, kept_step=kept_step)
-    return Past(told, split, left_out=len(numbers) - len(attempts))
+    return Past(
+        told,
+        split,
+        left_out=len(numbers) - len(attempts),
+        # The newest one's record is the status' to name.
+        damaged=_damaged([one for one in looked_at[:-1] if one not in known]),
+    )
 
 
 def looks_of(found: Iterable[Mapping[str, Any]]) -> list[Look]:
@@ -150,6 +161,18 @@ def _attempt(stored: StoredRun, attempt: int) -> Attempt | None:
     if found.ended is not None and moment(found.ended) is None:
         return None
     return found
+
+
+def _damaged(attempts: Sequence[int]) -> list[str]:
+    if not attempts:
+        return []
+    named = ", ".join(map(str, attempts[-_MOST_NAMED:]))
+    more = len(attempts) - _MOST_NAMED
+    return [
+        f"what is known of attempt {named}"
+        + (f" and of {more} more" if more > 0 else "")
+        + " cannot be understood"
+    ]
 
 
 def _resources(stored: StoredRun, attempt: int, most_bytes: int) -> list[Look]:

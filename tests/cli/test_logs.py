@@ -213,6 +213,19 @@ def test_as_a_terminal_shows_it(printed: bytes, seen: str) -> None:
     assert seen == shown(ConsoleLine(1, None, printed), colours=True)
 
 
+def test_attempt_of_which_nothing_is_there(place: Workplace) -> None:
+    """
+    What is missing is said, rather than passed over.
+    """
+    printed(place.run_dir, 1, b"one")
+    printed(place.run_dir, 2, b"two")
+    (place.run_dir / "attempts/0002/console.log").unlink()
+    ended = place.run("logs", "--attempt=2", "run")
+    assert (0, b"") == (ended.status, ended.out)
+    assert "nothing that attempt 2 has printed is there" in ended.err
+    assert b"one\n" == place.run("logs", "run").out
+
+
 def test_reader_that_has_had_enough(place: Workplace) -> None:
     """
     `logs | head` is no failure.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import time
@@ -320,3 +321,26 @@ def test_bar_that_fits(hour: Path, width: int) -> None:
     assert len(used) >= 3
     legend = "".join(lines[bars[0] + 1 : bars[0] + 5])
     assert used <= set(legend)
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    """
+    What cannot be understood is named, by `status` and in the report, though
+    the rest is shown.
+    """
+    run = a_run_of_an_hour(tmp_path / "run").path
+    assert [] == list(read_overview(run).status.damaged)
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\x00\n{\n")
+    with (run / "attempts/0003/resources.jsonl").open("ab") as file:
+        file.write(b"[1]\n")
+    for attempt in (1, 2):
+        (run / f"attempts/000{attempt}/attempt.json").write_bytes(b"")
+    damaged = read_overview(run).status.damaged
+    assert 3 == len(damaged)
+    assert "attempt 1, 2 cannot be understood" in damaged[0]
+    assert damaged[1].startswith("metrics.jsonl: 2 of the last ")
+    assert "attempts/0003/resources.jsonl: 1 of the last" in damaged[2]
+    page = report_page(run)
+    assert all(html.escape(text) in page for text in damaged[:2])
+    assert "over 1 of 3 attempts" in page
