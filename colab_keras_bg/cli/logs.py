@@ -10,7 +10,8 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from datetime import time as clock_time
 from typing import Any
 
 from absl import flags
@@ -45,7 +46,7 @@ def _define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "since",
         None,
-        "What was printed since then: a time such as 10m or 2h ago, or "
+        "What was printed since then: a time such as 10m or 2h ago, 16:00, or "
         "2026-11-28T16:00 (local, unless it says otherwise).",
         flag_values=values,
     )
@@ -113,13 +114,25 @@ class _Printer:
 def _since(text: str) -> float:
     if (secs := secs_of(text)) is not None:
         return time.time() - secs
+    if ":" in text:
+        with contextlib.suppress(ValueError):
+            return _last(clock_time.fromisoformat(text))
     try:
         return datetime.fromisoformat(text).astimezone().timestamp()
     except (ValueError, OverflowError):
         raise UsageError(
             f"--since={text} cannot be meant: give a time such as 10m or 2h "
-            "ago, or 2026-11-28T16:00."
+            "ago, 16:00, or 2026-11-28T16:00."
         ) from None
+
+
+def _last(when: clock_time) -> float:
+    """The last time that a clock has shown this."""
+    now = datetime.now(when.tzinfo)
+    found = datetime.combine(now.date(), when)
+    if found > now:
+        found -= timedelta(days=1)
+    return found.timestamp()
 
 
 COMMAND = Command(

@@ -21,6 +21,8 @@ from colab_keras_bg.stored_run import StoredRun
 __all__ = ["load_metrics"]
 
 _FIRST = ("step", "epoch", "time", "attempt")
+# What a training is made with is no measurement.
+_NO_METRICS = (*_FIRST, "hparams")
 
 
 def load_metrics(run_dir: str | os.PathLike[str]) -> Any:
@@ -87,8 +89,9 @@ def _rows(stored: StoredRun) -> list[dict[str, Any]]:
         for name, of in (("epoch", whole), ("time", moment)):
             if name in first and of(first[name]) is None:
                 del first[name]
-        rest = {n: v for n, v in report.items() if n not in _FIRST}
-        rows.append({**first, **rest})
+        rest = {n: v for n, v in report.items() if n not in _NO_METRICS}
+        if rest:
+            rows.append({**first, **rest})
     return sorted(rows, key=lambda row: int(row["step"]))
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
 
@@ -127,6 +128,12 @@ def test_since_and_times(place: Workplace) -> None:
     long_ago = place.run("logs", "run", "--since=2020-01-01").out
     assert b"old\nnew\n" == long_ago
     assert b"" == place.run("logs", "run", "--since=1s").out
+    soon = datetime.now() + timedelta(minutes=10)
+    for when, seen in (
+        (soon, b"old\nnew\n"),
+        (soon - timedelta(hours=1), b"new\n"),
+    ):
+        assert seen == place.run("logs", "run", f"--since={when:%H:%M}").out
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,11 @@ def test_other_values(tmp_path: Path) -> None:
     path = a_run_of_an_hour(tmp_path).path
     with (path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 11900, "time": 1.0, "test": 0.5, "note": "x"}\n')
+        file.write('{"step": 11900, "time": 1.0, "hparams": {"lr": 0.1}}\n')
     table = bg.load_metrics(path)
     last = table.iloc[-1]
     assert (last["test"], last["note"]) == (0.5, "x")
+    assert "hparams" not in table.columns
     assert math.isnan(last["loss"])
     assert table["epoch"].isna().sum() == 1
     assert str(table["epoch"].dtype) == "Int64"
