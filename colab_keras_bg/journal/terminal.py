@@ -16,7 +16,7 @@ __all__ = ["TerminalLines"]
 
 # What makes a line other than its bytes: \b, \r, and what follows ESC, but for
 # colours.
-_MAY_MOVE = re.compile(rb"[\x08\r\x1b]")
+_MAY_MOVE = (b"\x08", b"\r", b"\x1b")
 _MOVES = re.compile(rb"[\x08\r]|\x1b(?!\[[0-9;]*m)")
 _LF, _CRLF = b"\n", b"\r\n"
 # Keras' bar goes back by as many \b as it has printed, then by \r.
@@ -102,9 +102,7 @@ class TerminalLines:
         if block.endswith(b"\r"):  # \n may follow.
             block, self._held = block[:-1], b"\r"
         block = block.replace(_CRLF, _LF)
-        if self._is_plain and not (
-            _MAY_MOVE.search(block) and _MOVES.search(block)
-        ):
+        if self._is_plain and not (_may_move(block) and _MOVES.search(block)):
             return self._plain(block)
         lines = block.split(_LF)
         out = [self._line(line + _LF) for line in lines[:-1]]
@@ -294,7 +292,12 @@ def _last_drawn(line: bytes) -> bytes:
 
 
 def _is_text(piece: bytes) -> bool:
-    return piece.isascii() and not _MAY_MOVE.search(piece)
+    return piece.isascii() and not _may_move(piece)
+
+
+def _may_move(text: bytes) -> bool:
+    """Faster than a regular expression: a byte is looked for at a time."""
+    return any(byte in text for byte in _MAY_MOVE)
 
 
 def _encoded(row: Iterable[str]) -> bytes:
