@@ -7,6 +7,7 @@ were printed; a terminal gets none that it would obey, but for colours.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from datetime import time as clock_time
 from typing import Any
 
 from absl import flags
+from rich.cells import set_cell_size
 
 from colab_keras_bg.checkpoint.policies import secs_of
 from colab_keras_bg.cli import exit_status
@@ -26,6 +28,8 @@ from colab_keras_bg.journal.console_reading import ConsoleLine
 from colab_keras_bg.report.console import RunConsole, followed, shown
 
 __all__ = ["COMMAND"]
+
+_CLEARED = b"\r\x1b[K"
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -66,8 +70,13 @@ def _run(values: Any, names: Sequence[str]) -> int:
     # Whoever reads has had enough, or presses Ctrl-C: the run goes on.
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         if values.follow:
-            for lines in followed(console):
-                printer.print(lines)
+            try:
+                for lines in followed(console):
+                    printer.print(lines)
+                    if not lines:
+                        printer.show_open(console.open_line())
+            finally:
+                printer.show_open(None)
         else:
             printer.print(console.all_lines())
             if not printer.count and since is None:
@@ -86,12 +95,16 @@ class _Printer:
     def __init__(self, *, since: float | None, times: bool) -> None:
         self._since, self._times = since, times
         self._is_terminal = sys.stdout.isatty()
+        self._open = b""
         self.count = 0
 
     def print(self, lines: Iterable[ConsoleLine]) -> None:
         out = sys.stdout.buffer
         for line in lines:
             self.count += 1
+            if self._open:
+                out.write(_CLEARED)
+                self._open = b""
             if self._is_before(line):
                 continue
             text = line.text
@@ -101,6 +114,22 @@ class _Printer:
                 text = (stamp(line.when) if line.when else b"- ") + text
             out.write(text + b"\n")
         out.flush()
+
+    def show_open(self, line: ConsoleLine | None) -> None:
+        """Shows a line that is still being written; a terminal only.
+
+        Args:
+            line: Its present state; None takes it away.
+        """
+        text = b""
+        if line is not None and self._is_terminal and self._since is None:
+            width = shutil.get_terminal_size().columns
+            plain = shown(line, colours=False).replace("\t", " ")
+            text = set_cell_size(plain[:width], width - 1).rstrip().encode()
+        if text != self._open:
+            sys.stdout.buffer.write(_CLEARED + text)
+            sys.stdout.buffer.flush()
+            self._open = text
 
     def _is_before(self, line: ConsoleLine) -> bool:
         if self._since is None:

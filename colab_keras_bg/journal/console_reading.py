@@ -105,6 +105,21 @@ class ConsoleReader:
                 continue
             yield from _not_stored_of(raw, read_notes(raw))
 
+    def open_line(self, directory: Path) -> bytes:
+        """What stands on the line that this machine is printing now.
+
+        Args:
+            directory: The run's local directory.
+
+        Returns:
+            Its present state; empty if it has just begun.
+        """
+        for raw in reversed(raw_consoles(directory)):
+            if self._wanted(raw.attempt):
+                screen = _screen_after(raw, read_notes(raw))
+                return screen.open.rpartition(b"\n")[2]
+        return b""
+
     def _found(self) -> dict[int, list[tuple[LogFile, int]]]:
         """The files of each attempt, in order, and how large they are."""
         sizes: dict[int, dict[str, int]] = defaultdict(dict)
@@ -193,6 +208,16 @@ def _not_stored_of(
                 yield ConsoleLine(raw.attempt, when, text)
     for text in screen.finish().split(b"\n")[:-1]:
         yield ConsoleLine(raw.attempt, when, text)
+
+
+def _screen_after(raw: RawConsole, notes: Mapping[str, Any]) -> TerminalLines:
+    """The screen as it is once all that was written is on it."""
+    screen = TerminalLines(notes.get("lines"))
+    with contextlib.suppress(OSError), raw.path.open("rb") as file:
+        file.seek(int(notes.get("at", 0)))
+        while block := file.read(_BLOCK_BYTES):
+            screen.feed(block)
+    return screen
 
 
 def _up_to(

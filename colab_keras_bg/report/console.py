@@ -110,6 +110,14 @@ class RunConsole:
         if self._live is not None and self._here is not None:
             yield from self._live.all_lines(self._here)
 
+    def open_line(self) -> ConsoleLine | None:
+        """What stands on the line that this machine is printing now."""
+        reader = self._live or self._reader
+        if self._here is None or (self._is_far and self._live is None):
+            return None
+        text = reader.open_line(self._here)
+        return ConsoleLine(0, None, text) if text else None
+
     def _local_end(self, error: StorageUnavailableError) -> StoredRun:
         """What this machine has of a run that cannot be reached."""
         path = directory_of(self.run_dir)

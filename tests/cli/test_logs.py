@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pty
@@ -22,7 +23,10 @@ from colab_keras_bg.cli import exit_status
 from colab_keras_bg.errors import StorageUnavailableError, UsageError
 from colab_keras_bg.journal.attempts import Attempt, Attempts
 from colab_keras_bg.journal.console_log import ConsoleLog
+from colab_keras_bg.journal.console_pump import ConsolePump
 from colab_keras_bg.journal.console_reading import ConsoleLine
+from colab_keras_bg.journal.raw_console import RawConsole
+from colab_keras_bg.journal.terminal import TerminalLines
 from colab_keras_bg.report import console as console_module
 from colab_keras_bg.report.console import RunConsole, shown, watch
 from colab_keras_bg.storage.local import LocalStorage
@@ -98,6 +102,45 @@ def test_follow(place: Workplace) -> None:
     assert ended.status == exit_status.DONE
     assert b"two\n" in ended.out
     assert place.end(training).status == exit_status.DONE
+
+
+def test_line_that_is_being_written(place: Workplace) -> None:
+    """
+    On a terminal, a progress bar is seen before its line has ended, in its
+    present state, and once; a pipe gets lines only.
+    """
+    printed(place.run_dir, 1, b"one")
+    lock = DirectoryLock.acquire(place.run_dir, holder="a trainer")
+    raw = RawConsole.of(place.run_dir, 1)
+    handle = raw.open()
+    os.write(handle, b"10%")
+    pump = ConsolePump(place.run_dir)
+    pump.pump()
+    master, slave = pty.openpty()
+    process = place.start("logs", "-f", "run", stdout=slave)
+    os.close(slave)
+    seen = b""
+
+    def until_seen(text: bytes) -> None:
+        nonlocal seen
+        while text not in seen:
+            seen += os.read(master, 1000)
+
+    until_seen(b"one\r\n\r\x1b[K10%")
+    os.write(handle, b"\r20%")
+    until_seen(b"\r\x1b[K20%")
+    os.write(handle, b"\r30%\ntwo\n")
+    pump.pump()
+    until_seen(b"two\r\n")
+    os.close(handle)
+    lock.release()
+    with contextlib.suppress(OSError):
+        while block := os.read(master, 1000):
+            seen += block
+    os.close(master)
+    assert 0 == process.wait(timeout=60)
+    assert b"one\n30%\ntwo\n" == TerminalLines().feed(seen)
+    assert b"%" not in place.run("logs", "run").out.replace(b"30%", b"")
 
 
 def test_interrupted_follower(place: Workplace) -> None:
