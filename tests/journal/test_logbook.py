@@ -167,3 +167,25 @@ def test_the_same_once_more(tmp_path: Path) -> None:
         (line["step"], line["a"]) for line in lines(tmp_path) if "a" in line
     ]
     assert 2 == sum("b" in line for line in lines(tmp_path))
+
+
+def test_what_was_dropped_is_not_there(tmp_path: Path) -> None:
+    """
+    What was logged beyond the step that is gone on from, or before it, is no
+    reason not to log the same there; nor is what this attempt has logged.
+    """
+    first = Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+    first.cut_back(0)
+    for step in range(10):
+        first.log(step, {"a": float(step)})
+    first.close()
+    second = Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+    second.cut_back(5)
+    second.log(5, {"a": 3.0})
+    second.log(5, {"a": 8.0})
+    second.log(5, {"b": 1.0})
+    second.log(5, {"b": 1.0})
+    second.close()
+    found = [(line["step"], line.get("a")) for line in lines(tmp_path)]
+    assert [(n, float(n)) for n in range(6)] == found[:6]
+    assert [(5, 3.0), (5, 8.0), (5, None), (5, None)] == found[6:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,14 @@ from colab_keras_bg.testing.faulty_storage import FaultyStorage
 RUN_ID = "0123456789abcdef"
 
 
-def fence(storage: Storage, name: str) -> Fence:
-    """A machine's."""
-    return Fence(storage, holder=name, machine=f"machine {name}")
+def fence(storage: Storage, name: str, *, ahead_secs: float = 0.0) -> Fence:
+    """A machine's, whose clock is ahead."""
+    return Fence(
+        storage,
+        holder=name,
+        machine=f"machine {name}",
+        clock=lambda: time.time() + ahead_secs,
+    )
 
 
 def taken(storage: Storage, name: str) -> Fence:
@@ -45,6 +51,7 @@ class Busy:
         self.storage = FaultyStorage(self.backing)
         self.storage.fails = self._meanwhile
         self.spool = spool
+        spool.mkdir(exist_ok=True)
 
     def _meanwhile(self, number: int, call: str) -> None:
         if call.startswith("swap HEAD") and self.times > 0:
@@ -56,7 +63,7 @@ class Busy:
         taking = Taking(
             LocalStorage(self.spool),
             self.storage,
-            fence(self.storage, "b"),
+            fence(self.storage, "b", ahead_secs=1e6),
             Notes(self.spool),
             launch="x",
             take_over=take_over,
@@ -120,7 +127,11 @@ def test_only_if_it_is_asked_for(tmp_path: Path) -> None:
     Without being asked to, nothing is taken from one that has come in
     between.
     """
-    busy = Busy(tmp_path, is_lost, times=1)
+    busy = Busy(tmp_path / "a", is_lost, times=1)
     busy.first.release()
     with pytest.raises(RunHeldError, match="machine c"):
+        busy.begin(take_over=False)
+    # Its heartbeat seemed to be old, and it lives.
+    busy = Busy(tmp_path / "b", commits, times=1)
+    with pytest.raises(RunHeldError, match="machine a"):
         busy.begin(take_over=False)
