@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -16,7 +17,8 @@ import time
 __all__ = ["main"]
 
 _BLOCK_BYTES = 1 << 16
-_POLL_SECS = 0.02
+# Looking takes next to nothing, and less of it while there is nothing to see.
+_POLL_SECS, _IDLE_SECS = 0.02, 0.1
 
 
 def main() -> None:
@@ -27,14 +29,15 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     os.set_blocking(0, False)
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    at = int(start)
+    at, secs = int(start), _POLL_SECS
     while True:
         # Asked before it is read: what comes after was not written by it.
         is_over = _is_told() or os.getppid() != int(parent)
-        at = _show(file, at, int(descriptor))
+        before, at = at, _show(file, at, int(descriptor))
         if is_over:
             return
-        time.sleep(_POLL_SECS)
+        secs = min(_IDLE_SECS, 1.3 * secs) if at == before else _POLL_SECS
+        select.select([0], [], [], secs)  # Who tells us to end is heard.
 
 
 def _is_told() -> bool:
