@@ -203,13 +203,17 @@ class SegmentedStorage(Storage):
                 yield self._info(name, file)
 
     def delete(self, name: str) -> None:
-        """See `Storage.delete`; the base first: nothing counts without it."""
+        """See `Storage.delete`; the base first: nothing counts without it.
+
+        But for what is left of a file without one: it goes before, or it
+        would count again.
+        """
         file = self._existing(name)
         self._forget(name)
+        self._clear(file.strays)
         if file.base is not None:
             self._storage.delete(name)
         self._clear(segment.name for segment in file.segments)
-        self._clear(file.strays)
 
     def close(self) -> None:
         """See `Storage.close`."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import google_crc32c
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from colab_keras_bg.errors import (
@@ -385,6 +385,13 @@ def test_no_old_piece_comes_back(
         assert content(inner) == (now or b"") + b"zz"
 
 
+@example(
+    [
+        ("append", b"1", None, "before"),
+        ("replace", b"12", 1, "after"),
+        ("delete", b"", 3, "after"),
+    ]
+)
 @settings(max_examples=400, deadline=None)
 @given(
     st.lists(
