@@ -16,7 +16,6 @@ from datetime import time as clock_time
 from typing import Any
 
 from absl import flags
-from rich.cells import set_cell_size
 
 from colab_keras_bg.checkpoint.policies import secs_of
 from colab_keras_bg.cli import exit_status
@@ -25,7 +24,7 @@ from colab_keras_bg.errors import UsageError
 from colab_keras_bg.journal.announce import say
 from colab_keras_bg.journal.console_log import stamp
 from colab_keras_bg.journal.console_reading import ConsoleLine
-from colab_keras_bg.report.console import RunConsole, followed, shown
+from colab_keras_bg.report.console import RunConsole, fitted, followed, shown
 
 __all__ = ["COMMAND"]
 
@@ -125,7 +124,7 @@ class _Printer:
         if line is not None and self._is_terminal and self._since is None:
             width = shutil.get_terminal_size().columns
             plain = shown(line, colours=False).replace("\t", " ")
-            text = set_cell_size(plain[:width], width - 1).rstrip().encode()
+            text = fitted(plain, width - 1).encode()
         if text != self._open:
             sys.stdout.buffer.write(_CLEARED + text)
             sys.stdout.buffer.flush()

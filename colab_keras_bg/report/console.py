@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from colab_keras_bg.run_directory import directory_of
 from colab_keras_bg.storage.lock import DirectoryLock
 from colab_keras_bg.stored_run import StoredRun, stored_run
 
-__all__ = ["RunConsole", "followed", "shown", "watch"]
+__all__ = ["RunConsole", "fitted", "followed", "shown", "watch"]
 
 _NEAR_SECS, _FAR_SECS = 0.5, 5.0
 _BATCH = 1000
@@ -162,6 +163,24 @@ def shown(line: ConsoleLine, *, colours: bool) -> str:
     parts[::2] = map(_plain, parts[::2])
     parts[1::2] = map(_colour, parts[1::2])
     return "".join(parts) + (_RESET if len(parts) > 1 else "")
+
+
+def fitted(text: str, width: int) -> str:
+    """As much of a text as fits on a line of a terminal.
+
+    Args:
+        text: A text that a terminal does not obey.
+        width: How many cells there are.
+    """
+    found = []
+    for character in text[: 2 * width]:
+        if not unicodedata.combining(character):
+            is_wide = unicodedata.east_asian_width(character) in "WF"
+            width -= 1 + is_wide
+        if width < 0:
+            break
+        found.append(character)
+    return "".join(found)
 
 
 def _plain(text: str) -> str:

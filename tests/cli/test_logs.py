@@ -28,7 +28,7 @@ from colab_keras_bg.journal.console_reading import ConsoleLine
 from colab_keras_bg.journal.raw_console import RawConsole
 from colab_keras_bg.journal.terminal import TerminalLines
 from colab_keras_bg.report import console as console_module
-from colab_keras_bg.report.console import RunConsole, shown, watch
+from colab_keras_bg.report.console import RunConsole, fitted, shown, watch
 from colab_keras_bg.storage.local import LocalStorage
 from colab_keras_bg.storage.lock import DirectoryLock
 
@@ -274,6 +274,25 @@ def test_attempt_of_which_nothing_is_there(place: Workplace) -> None:
     assert (0, b"") == (ended.status, ended.out)
     assert "nothing that attempt 2 has printed is there" in ended.err
     assert b"one\n" == place.run("logs", "run").out
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "seen"),
+    [
+        ("short", 10, "short"),
+        ("exactly", 7, "exactly"),
+        ("longer", 3, "lon"),
+        ("水水水", 5, "水水"),
+        ("e\u0301e\u0301x", 2, "e\u0301e\u0301"),
+        ("", 5, ""),
+        ("x", 0, ""),
+    ],
+)
+def test_fits_on_a_line(text: str, width: int, seen: str) -> None:
+    """
+    Wide characters take two cells, and accents none.
+    """
+    assert seen == fitted(text, width)
 
 
 def test_reader_that_has_had_enough(place: Workplace) -> None:
