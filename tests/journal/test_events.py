@@ -25,8 +25,10 @@ RUN = "0123456789abcdef"
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     """Each test stops what it has started."""
+    before = threading.enumerate()
     yield
-    assert "events" not in [thread.name for thread in threading.enumerate()]
+    found = [one for one in threading.enumerate() if one not in before]
+    assert "events" not in [thread.name for thread in found]
 
 
 def journal_of(root: Path, **options: Any) -> EventJournal:

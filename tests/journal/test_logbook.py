@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from colab_keras_bg.journal.metrics import read_metrics
 
 
 @pytest.fixture
-def logbook(tmp_path: Path) -> Logbook:
+def logbook(tmp_path: Path) -> Iterator[Logbook]:
     """A run's logbook."""
-    return Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+    made = Logbook(tmp_path, run_id=lambda: "0123456789abcdef")
+    yield made
+    made.close()  # Its thread.
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
