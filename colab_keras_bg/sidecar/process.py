@@ -189,13 +189,13 @@ class Sidecar:
         far.notes.begun_for = self._trainer.orders.launch
         if (other := self._other(far)) is not None:
             other.notes.begun_for = ""
+        self._tell_durable(far)  # Before: whoever waits for the phase reads it.
         self._tell(
             phase="shipping",
             far=far.remote.describe(),
             confirms=far.remote.capabilities.confirms,
             past_attempt=taken.hold.head.attempt - 1,
         )
-        self._tell_durable(far)
 
     def _try_fallback(self, error: StorageError) -> None:
         """Begins there, if the run is known to have gone on there."""
