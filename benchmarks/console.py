@@ -58,6 +58,17 @@ def stored(directory: Path, content: bytes, megabytes: int) -> float:
     return raw.size_bytes() / 1e6 / (time.perf_counter() - begun)
 
 
+def copied(directory: Path, megabytes: int) -> float:
+    """Megabytes a second at which a file is only copied, in such blocks."""
+    source = directory / "source"
+    source.write_bytes(LINE * int(megabytes * 1e6 / len(LINE)))
+    begun = time.perf_counter()
+    with source.open("rb") as file, (directory / "copy").open("wb") as copy:
+        while block := file.read(1 << 20):
+            copy.write(block)
+    return megabytes / (time.perf_counter() - begun)
+
+
 def written(directory: Path, secs: float, *, kept: bool) -> float:
     """Megabytes a second that a program prints."""
     lock = DirectoryLock.acquire(directory, holder="the benchmark")
@@ -86,12 +97,15 @@ def main() -> None:
     """Measures what the arguments say, and prints JSON."""
     megabytes, rounds, secs = int(sys.argv[1]), int(sys.argv[2]), 3.0
     found: dict[str, list[float]] = {
-        name: [] for name in ("lines", "bars", "without", "with", "slowed")
+        name: []
+        for name in ("lines", "bars", "copied", "without", "with", "slowed")
     }
     for _ in range(rounds):
         for name, content in (("lines", LINE), ("bars", BAR)):
             with tempfile.TemporaryDirectory() as directory:
                 found[name].append(stored(Path(directory), content, megabytes))
+        with tempfile.TemporaryDirectory() as directory:
+            found["copied"].append(copied(Path(directory), megabytes))
         for name in ("without", "with"):
             with tempfile.TemporaryDirectory() as directory:
                 kept = name == "with"

@@ -37,13 +37,26 @@ def trained(run_dir: str, secs: float) -> dict[str, float]:
             total += times.user + times.system
         return total
 
+    def beside() -> dict[str, float]:
+        found: dict[str, float] = {}
+        for child in me.children():
+            times, command = child.cpu_times(), " ".join(child.cmdline())
+            if "report" in command.split():
+                continue  # It comes and goes.
+            what = "sidecar" if "sidecar" in command else "showing"
+            used = times.user + times.system
+            found[what] = found.get(what, 0.0) + used
+        return found
+
     class Clock(keras.callbacks.Callback):
         def __init__(self) -> None:
             super().__init__()
             self.at: list[tuple[float, float]] = []
+            self.beside: list[dict[str, float]] = []
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.at.append((time.perf_counter(), cores()))
+            self.beside.append(beside())
             print("epoch", epoch, logs)
             if self.at[-1][0] - self.at[0][0] > secs:
                 self._model.stop_training = True
@@ -66,7 +79,16 @@ def trained(run_dir: str, secs: float) -> dict[str, float]:
         end - begin
         for begin, end in zip(clock.at[0], clock.at[-1], strict=True)
     )
-    return {"wall_ms": 1e3 * wall / steps, "core_ms": 1e3 * core / steps}
+    shares = {
+        what: 100 * (used - clock.beside[0][what]) / wall
+        for what, used in clock.beside[-1].items()
+        if what in clock.beside[0]
+    }
+    return {
+        "wall_ms": 1e3 * wall / steps,
+        "core_ms": 1e3 * core / steps,
+        **{f"{what}_percent": share for what, share in shares.items()},
+    }
 
 
 def in_a_process(run_dir: str, secs: float) -> dict[str, float]:
@@ -90,11 +112,12 @@ def main() -> None:
         return
     secs, rounds = float(sys.argv[1]), int(sys.argv[2])
     ratios: dict[str, list[float]] = {"wall_ms": [], "core_ms": []}
-    bare = {}
+    bare, shares = {}, list[dict[str, float]]()
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as directory:
             bare = in_a_process("", secs)
             ours = in_a_process(directory, secs)
+        shares.append({k: v for k, v in ours.items() if "percent" in k})
         for name, values in ratios.items():
             values.append(ours[name] / bare[name])
     print(
@@ -104,6 +127,7 @@ def main() -> None:
                 "wall_ratio": statistics.median(ratios["wall_ms"]),
                 "core_ratio": statistics.median(ratios["core_ms"]),
                 "ratios": ratios,
+                "of_a_core": shares,
             }
         )
     )

@@ -2,7 +2,8 @@
 
 Invariant: what is logged again is told by its values, and where: before the
 training goes on, wherever that was; from then on, at the very step. All else
-is new. At most one file is read, once, and only while that can still matter.
+is new. One file is read, only by who logs, and only while that can still
+matter: not once the training is a step further.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Earlier:
         if not self._size_bytes or not values:
             return False
         content = self._read()
-        if self._has_gone_on and step > _step(content.rstrip(b"\n")):
+        if self._has_gone_on and step > _last_step(content):
             self._size_bytes, self._content = 0, None  # Never again.
             return False
         end = b", " + json.dumps(dict(values)).encode()[1:] + b"\n"
@@ -85,10 +86,15 @@ def _is_of_log(line: bytes) -> bool:
     return False
 
 
-def _step(content: bytes) -> int:
-    """The step of the last line; -1 if it has none."""
+def _last_step(content: bytes) -> int:
+    """The step of the last line, which ends there."""
+    return _step(content[content.rfind(b"\n", 0, -1) + 1 :])
+
+
+def _step(line: bytes) -> int:
+    """The step of a line; -1 if it has none."""
     with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(content[content.rfind(b"\n") + 1 :])
+        found = json.loads(line)
         if isinstance(found, dict) and type(found.get("step")) is int:
             return int(found["step"])
     return -1

@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from waiting import until
 
 from colab_keras_bg.journal import shower as shower_module
+from colab_keras_bg.journal import showing
 from colab_keras_bg.journal.raw_console import RawConsole
 from colab_keras_bg.journal.showing import (
     Shower,
@@ -160,15 +162,22 @@ class FullPipe:
         os.close(self.writing)
 
 
-def test_reader_that_takes_his_time() -> None:
+def test_reader_that_takes_his_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     What a pipe does not take at once is written later, as a whole.
     """
-    pipe = FullPipe()
+    pipe, waits = FullPipe(), threading.Event()
+    waiting = select.select
+
+    def waited(*given: Any) -> Any:
+        waits.set()
+        return waiting(*given)
+
+    monkeypatch.setattr(showing.select, "select", waited)
     write = written_to(pipe.writing)
     writer = threading.Thread(target=write, args=(b"x" * 200_000,), daemon=True)
     writer.start()
-    time.sleep(0.1)
+    assert waits.wait(30)
     assert b"x" * 200_000 == pipe.rest(200_000)
     writer.join(30)
     assert not writer.is_alive()
